@@ -225,3 +225,22 @@ func (u *User) Check() error {
 	}
 	return checkGrants("user", u.Grants, u.Rights)
 }
+
+// HashOf returns the hash of u's that a password matches. It takes as long as Hash does.
+func (u *User) HashOf(password string) (text string, ok bool) {
+	for _, text := range u.Passwords {
+		if h, err := parseHash(text); err == nil && h.matches(password) {
+			return text, true
+		}
+	}
+	return "", false
+}
+
+// Sentence is the text of an error without the name of its class.
+func Sentence(err error) string {
+	text := err.Error()
+	for _, class := range []error{ErrInvalid, ErrRefused} {
+		text = strings.TrimPrefix(text, class.Error()+": ")
+	}
+	return text
+}

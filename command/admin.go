@@ -1,6 +1,10 @@
 package command
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/proa-kv/proa/access"
+)
 
 // Errors of administrative requests, wrapped with what was wrong and what to
 // do.
@@ -25,7 +29,34 @@ const (
 	AdminTransfer     = "shard.transfer"      // ShardArgs → Done: To becomes the leader
 	AdminSplitLeaders = "shard.split_leaders" // nothing → Done: leaders are spread evenly
 	AdminChecksum     = "shard.checksum"      // ShardArgs → ShardChecksum: all replicas at one index
+
+	AdminUserList     = "user.list"     // nothing → UserList
+	AdminUserSet      = "user.set"      // UserArgs → Done: a user is added or changed
+	AdminUserRemove   = "user.remove"   // NameArgs → Done
+	AdminUserPassword = "user.password" // PasswordArgs → Done: the asker's own
+	AdminRoleSet      = "role.set"      // access.RoleEdit → Done: a role is added or changed
+	AdminRoleRemove   = "role.remove"   // NameArgs → Done
 )
+
+// AdminRights are the rights that each administrative request takes. Who asks for
+// AdminUserPassword must be that user.
+var AdminRights = map[string]access.Rights{
+	AdminStatus:       access.Monitor,
+	AdminMemberAdd:    access.Admin,
+	AdminMemberRemove: access.Admin,
+	AdminMemberToken:  access.Admin,
+	AdminMemberDrain:  access.Admin,
+	AdminShardMove:    access.Admin,
+	AdminTransfer:     access.Admin,
+	AdminSplitLeaders: access.Admin,
+	AdminChecksum:     access.Admin,
+	AdminUserList:     access.Admin,
+	AdminUserSet:      access.Admin,
+	AdminUserRemove:   access.Admin,
+	AdminUserPassword: 0,
+	AdminRoleSet:      access.Admin,
+	AdminRoleRemove:   access.Admin,
+}
 
 // MemberArgs name a node.
 type MemberArgs struct {
@@ -44,6 +75,39 @@ type TokenArgs struct {
 type JoinToken struct {
 	Token string `json:"token"`
 	Peer  string `json:"peer"` // address of a member, to join at
+}
+
+// UserArgs edit a user. The node that is asked replaces passwords by their hashes, and sends
+// them nowhere.
+type UserArgs struct {
+	access.UserEdit
+	Passwords     []string `json:"passwords,omitempty"`      // to add
+	DropPasswords []string `json:"drop_passwords,omitempty"` // to remove
+}
+
+// NameArgs name a user or a role.
+type NameArgs struct {
+	Name string `json:"name"`
+}
+
+// PasswordArgs change the password of who asks.
+type PasswordArgs struct {
+	Current  string `json:"current"`
+	Password string `json:"password"`
+	KeepOld  bool   `json:"keep_old,omitempty"` // the current one stays valid as well
+}
+
+// UserList is all users and roles, in order of their names.
+type UserList struct {
+	Users []UserInfo    `json:"users"`
+	Roles []access.Role `json:"roles"` // built-in ones included
+}
+
+// UserInfo is a user as others may see it.
+type UserInfo struct {
+	access.User               // without the hashes
+	Passwords   int           `json:"passwords"`
+	Holds       access.Rights `json:"holds,omitempty"` // of Monitor and Admin, those of the roles included
 }
 
 // ShardArgs name a shard and, where the request needs them, nodes.

@@ -51,6 +51,11 @@ func (ad *admin) Admin(ctx context.Context, verb string, args []byte) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
+	if verb == command.AdminUserSet {
+		if args, err = ad.hashPasswords(args); err != nil {
+			return nil, err
+		}
+	}
 	if where == ad.node.id {
 		return ad.adminHere(ctx, verb, args)
 	}
@@ -81,7 +86,8 @@ func (ms *members) departed() bool {
 func (ad *admin) adminNode(verb string, args []byte) (uint64, error) {
 	shard := ad.node.meta()
 	switch verb {
-	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain, command.AdminMemberToken, command.AdminShardMove:
+	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain, command.AdminMemberToken, command.AdminShardMove,
+		command.AdminUserList, command.AdminUserSet, command.AdminUserRemove, command.AdminRoleSet, command.AdminRoleRemove:
 	case command.AdminTransfer, command.AdminChecksum:
 		var a command.ShardArgs
 		if err := parseArgs(args, &a); err != nil {
@@ -141,6 +147,8 @@ func (ad *admin) adminHere(ctx context.Context, verb string, args []byte) ([]byt
 		}
 	case command.AdminSplitLeaders:
 		done, err = ad.adminSplit(ctx)
+	case command.AdminUserList, command.AdminUserSet, command.AdminUserRemove, command.AdminRoleSet, command.AdminRoleRemove:
+		done, err = ad.adminAccess(ctx, verb, args)
 	default:
 		err = fmt.Errorf("%w: unknown administrative request %q", command.ErrInvalid, verb)
 	}
@@ -170,20 +178,31 @@ func (ad *admin) shardArg(shard int) (int, error) {
 // errNotBegun answers what needs the map before there is one.
 var errNotBegun = fmt.Errorf("%w: the cluster is still being created; try again in a moment", command.ErrNotLeader)
 
-// changeMeta works out a change of the map and proposes it, again and again while
-// others change the row at the same time. A change of no row changes nothing.
+// changeMeta is changeRows of one row. A change of no row changes nothing.
 func (co *controller) changeMeta(ctx context.Context, work func(m *placement.Map) (placement.Change, error)) error {
+	return co.changeRows(ctx, func(m *placement.Map) ([]placement.Change, error) {
+		change, err := work(m)
+		if err != nil || change.Key == "" {
+			return nil, err
+		}
+		return []placement.Change{change}, nil
+	})
+}
+
+// changeRows works out changes of the map and proposes them, again and again while
+// others change the rows at the same time.
+func (co *controller) changeRows(ctx context.Context, work func(m *placement.Map) ([]placement.Change, error)) error {
 	for {
 		m := co.node.cmap.Load()
 		if !m.Begun() {
 			return errNotBegun
 		}
-		change, err := work(m)
-		if err != nil || change.Key == "" {
+		changes, err := work(m)
+		if err != nil || len(changes) == 0 {
 			return err
 		}
 		done := make(chan metaOutcome, 1)
-		if err := co.proposeMeta(m, []placement.Change{change}, metaWaiter(done)); err != nil {
+		if err := co.proposeMeta(m, changes, metaWaiter(done)); err != nil {
 			return err
 		}
 		co.node.Kick()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/datadir"
@@ -22,7 +23,8 @@ type members struct {
 	node *Node
 
 	cmap        atomic.Pointer[placement.Map]
-	run         placement.Run // this one
+	policy      atomic.Pointer[access.Policy] // of cmap
+	run         placement.Run                 // this one
 	runs        *datadir.Runs
 	rememberDue int64      // Clock.Boot; belongs to the driver
 	mu          sync.Mutex // guards what follows, but for peers

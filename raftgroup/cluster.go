@@ -30,6 +30,9 @@ func (ms *members) mapApplied() error {
 	if own := ms.node.dir.Engine; m.Begun() && m.Cluster.Engine != own {
 		return fmt.Errorf("%w: its engine is %v, but the cluster map in %s/ says %v; restore the matching files", datadir.ErrBadDirectory, own, datadir.StateDir, m.Cluster.Engine)
 	}
+	if was := ms.cmap.Load(); was == nil || was.AccessVersion() != m.AccessVersion() {
+		ms.policy.Store(m.Access.Policy())
+	}
 	ms.cmap.Store(m)
 	ms.node.state.Put(engine.Upgraded, ms.knowsKeys(m))
 	if !m.Begun() {

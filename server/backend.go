@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 )
@@ -85,6 +86,8 @@ type Backend interface {
 	Pending() bool
 	// Kick has the backend's own thread drive.
 	Kick()
+	// Access returns the users and what they may do at the moment; nil: there are none.
+	Access() *access.Policy
 	// Topology says who serves what, with address as this server's own.
 	Topology(address string) command.Topology
 	// StatusJSON describes the node for operators.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -56,6 +57,7 @@ type fakeNode struct {
 	addr    net.Addr
 
 	redisAddr net.Addr
+	policy    atomic.Pointer[access.Policy]
 
 	// Guarded by cluster.mu.
 	replicas     map[int]fakeShard
@@ -515,6 +517,8 @@ func (n *fakeNode) Holds(shard int) bool {
 	_, held := n.replicas[shard]
 	return held
 }
+
+func (n *fakeNode) Access() *access.Policy { return n.policy.Load() }
 
 func (n *fakeNode) Epoch() uint64 {
 	n.cluster.mu.Lock()

@@ -27,6 +27,9 @@ type socket interface {
 	shut(c *conn)
 	// remote names the peer.
 	remote(c *conn) string
+	// local reports whether the peer is a process of this one's user, or of root, on a unix
+	// socket.
+	local(c *conn) bool
 }
 
 // conn is one client connection, whatever carries it.
@@ -44,6 +47,10 @@ type conn struct {
 	connInput
 	connOutput
 	epollConn
+
+	grant     atomic.Pointer[grant]    // what the connection may do
+	verifying atomic.Bool              // a password is being verified: not read until it is
+	verified  atomic.Pointer[verified] // what has become of it; nil: nothing, or that has been noticed
 
 	refused bool       // nothing is read any more. Belongs to the thread that reads
 	reading sync.Mutex // held by the thread that carries out an offloaded turn
@@ -86,6 +93,7 @@ func (s *Server) newConn(sk socket, p Protocol) *conn {
 		c.protocol, c.translator, c.translated = p, p.Attach(c), true
 	}
 	c.active.Store(c.frameSince.Load())
+	c.grant.Store(s.nobody)
 	return c
 }
 
@@ -132,7 +140,7 @@ func (c *conn) caughtUp() bool {
 	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
 		return false
 	}
-	if c.awaits.Load() || c.offloaded.Load() || !c.dropped.Load() && (c.awaitsQueue.Load() || c.translator.Waits()) {
+	if c.verifying.Load() || c.awaits.Load() || c.offloaded.Load() || !c.dropped.Load() && (c.awaitsQueue.Load() || c.translator.Waits()) {
 		return false
 	}
 	c.mu.Lock()
@@ -181,10 +189,15 @@ func (c *conn) Refuse(id uint64, err error) {
 // closeWith sends a last error frame and closes the connection when it and
 // everything before it is written. Nothing more is read.
 func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
+	c.closeWithDelay(id, status, 0, message)
+}
+
+// closeWithDelay is closeWith that also says when to come again.
+func (c *conn) closeWithDelay(id uint64, status protocol.Status, retryMillis uint32, message string) {
 	c.refused = true
 	c.srv.counters.refused.Add(1)
 	c.srv.log.Debug("connection refused", "connection", c.id, "peer", c.socket.remote(c), "status", status.String(), "reason", message)
-	c.sendLast(c.translator.Error(id, status, 0, message))
+	c.sendLast(c.translator.Error(id, status, retryMillis, message))
 }
 
 // notice sends a frame that answers no request, where the peer's protocol has

@@ -29,6 +29,9 @@ func (o *opCounts) add(op protocol.Opcode) {
 	o.ops[op].Add(1)
 }
 
+// take takes off one that add has counted.
+func (o *opCounts) take(op protocol.Opcode) { o.ops[op].Add(^uint64(0)) }
+
 // opSums are what opCounts have counted.
 type opSums struct {
 	ops   [opsMax]uint64
@@ -54,6 +57,9 @@ type counters struct {
 	forwarded atomic.Uint64 // requests and parts of requests sent to other nodes
 	bytesOut  atomic.Uint64
 	errors    errorCounts // replies with an error, by status
+
+	denied        atomic.Uint64 // requests that their user may not make
+	loginsRefused atomic.Uint64
 
 	mu     sync.Mutex
 	counts []*opCounts

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -76,14 +77,16 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame, o Options) (done Effect
 		p.clearExtensions()
 	}
 	if !c.greeted {
-		p.hello(c, f)
-		return done
+		return p.hello(c, f)
 	}
 	if p.srv.draining.Load() {
 		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another node")
 		return done
 	}
 	if f.Flags&protocol.FlagExtensions != 0 && !p.decodeExtensions(c, f, op) {
+		return done
+	}
+	if permit := c.grant.Load().permit; permit != access.Everything && !p.permitted(c, f, op, permit) {
 		return done
 	}
 	p.others = p.others || !writes(op)
@@ -138,19 +141,30 @@ func writes(op protocol.Opcode) bool {
 	return false
 }
 
-func (p *processor) hello(c *conn, f *protocol.Frame) {
+// hello answers a HELLO. With Effects.Retry it is to come again, when the password has been
+// verified.
+func (p *processor) hello(c *conn, f *protocol.Frame) (done Effects) {
 	if protocol.Opcode(f.Code) != protocol.OpHello {
 		c.closeWith(f.ID, protocol.StatusHandshake, "the first request on a connection must be HELLO")
-		return
+		return done
 	}
 	var m protocol.Hello
 	if err := m.Decode(f.Body); err != nil {
 		c.closeWith(f.ID, protocol.StatusHandshake, err.Error())
-		return
+		return done
 	}
 	if m.VersionMin > protocol.Version || m.VersionMax < protocol.Version {
 		c.closeWith(f.ID, protocol.StatusHandshake, fmt.Sprintf("the client supports protocol versions %d to %d, the server supports %d", m.VersionMin, m.VersionMax, protocol.Version))
-		return
+		return done
+	}
+	switch pending, err := c.Login(string(m.User), string(m.Secret)); {
+	case pending:
+		p.counts.take(protocol.OpHello) // it comes again
+		return Effects{Retry: true}
+	case err != nil:
+		r := p.srv.refusalOfLogin(err)
+		c.closeWithDelay(f.ID, r.status, r.retryMillis, r.message)
+		return done
 	}
 	c.Greet()
 	cfg := &p.srv.cfg
@@ -161,6 +175,7 @@ func (p *processor) hello(c *conn, f *protocol.Frame) {
 		InFlightMax: uint32(cfg.InFlightMax), Shards: uint16(p.srv.backend.Shards()), ServerVersion: []byte(cfg.Version),
 	}
 	p.reply(c, f.ID, func(b []byte) []byte { return r.AppendTo(b) })
+	return done
 }
 
 // reply answers with StatusOK and the body that body appends.

@@ -1031,6 +1031,8 @@ func (e *epollTransport) shut(c *conn) {
 	}
 }
 
+func (e *epollTransport) local(c *conn) bool { return isLocalPeer(c.fd) }
+
 func (e *epollTransport) remote(c *conn) string {
 	sa, err := unix.Getpeername(c.fd)
 	if err != nil {

@@ -59,11 +59,16 @@ func (j *job) extensions() (x protocol.Extensions) {
 func (j *job) release() {
 	j.body.Release()
 	j.body = nil
+	j.forgetRemote()
+	j.dropClaim()
+}
+
+// forgetRemote releases what came from elsewhere.
+func (j *job) forgetRemote() {
 	if j.remote != nil {
 		j.remote.release(j.c.srv)
 		j.remote = nil
 	}
-	j.dropClaim()
 }
 
 // marks are the extensions of the reply to a read of one shard.

@@ -35,7 +35,9 @@ func (c native) Consume(p *processor, b []byte) (taken, need int) {
 		if !p.Affords(c.conn, p.weigh(&f)) {
 			break
 		}
-		p.dispatch(c.conn, &f, Options{})
+		if p.dispatch(c.conn, &f, Options{}).Retry {
+			break // c is not read until the request may come again
+		}
 		taken += n
 		c.PauseIfOverloaded(p)
 	}

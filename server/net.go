@@ -94,6 +94,8 @@ func (x *netConn) interrupt(*conn) { _ = x.nc.SetReadDeadline(time.Unix(1, 0)) }
 
 func (x *netConn) shut(*conn) { x.nc.Close() }
 
+func (x *netConn) local(*conn) bool { return localPeer(x.nc) }
+
 func (x *netConn) remote(*conn) string { return x.nc.RemoteAddr().String() }
 
 func (x *netConn) readLoop(c *conn) {

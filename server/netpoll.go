@@ -292,6 +292,8 @@ func duplicate(nc net.Conn) (fd int, err error) {
 	return fd, err
 }
 
+func (x *netpollConn) local(*conn) bool { return localPeer(x.accepted) }
+
 func (x *netpollConn) remote(*conn) string { return x.accepted.RemoteAddr().String() }
 
 // shut closes both directions; netpoll finds the end and closes the connection.

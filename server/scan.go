@@ -9,6 +9,7 @@ import (
 
 	"github.com/bytedance/gopkg/util/xxhash3"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -90,8 +91,30 @@ func resolveScan(cluster uint64, m *protocol.Scan, shard int) (command.Scan, err
 	return r, nil
 }
 
+// visible is what may be shown of the range of a scan: its first part, if there are several.
+type visible struct {
+	cut  bool // it is not all of the range
+	more bool // there is another part
+	none bool
+}
+
+// cutScan cuts a range down to the first part that may be read.
+func cutScan(permit *access.Permit, r *command.Scan) (v visible) {
+	if permit.Reads.All() {
+		return v
+	}
+	end := r.End
+	if len(end) == 0 {
+		end = nil
+	}
+	part, more, ok := permit.Reads.First(r.Start, end, r.Reverse)
+	r.Start, r.End = part.Start, part.End
+	return visible{cut: true, more: more, none: !ok}
+}
+
 // runScan reads one page, if what it takes is here: all the shards, or what
-// other nodes have read of the rest. Otherwise the job waits for that.
+// other nodes have read of the rest. Otherwise the job waits for that. A page ends with the
+// part of the range that may be read, and the cursor goes on at the next one.
 func (e *executor) runScan(j job) {
 	s := e.srv
 	var m protocol.Scan
@@ -104,14 +127,19 @@ func (e *executor) runScan(j job) {
 		e.failJob(&j, &refusal{status: protocol.StatusBadCursor, message: err.Error()})
 		return
 	}
+	rest := r
+	v := cutScan(j.c.grant.Load().permit, &r)
 	switch {
+	case v.none:
+		r.Shards = []int{}
+		j.forgetRemote()
 	case j.local: // has waited
 		r.Shards = j.remote.here
-	case j.shard != allShards && !s.backend.Holds(j.shard):
+	case j.shard != allShards && !s.backend.Holds(j.shard) && !v.cut:
 		e.forwardJob(&j, j.shard, Options{})
 		return
-	case j.shard == allShards && !e.holdsAll():
-		e.gatherScan(j, &m)
+	case j.shard == allShards && !e.holdsAll(), j.shard != allShards && !s.backend.Holds(j.shard):
+		e.gatherScan(j, &m, &r, v)
 		return
 	case j.shard != allShards:
 		r.Shards = []int{j.shard}
@@ -122,7 +150,17 @@ func (e *executor) runScan(j job) {
 	}
 	r.Local = j.local || j.mode == protocol.Stale
 	out := bufpool.Get(outputSize)
-	switch bad := e.readPage(&j, &m, &r, out); {
+	rows, bad := e.readPage(&j, &m, &r, v, out)
+	for bad == nil && rows == 0 && v.more && j.remote == nil { // nothing in this part
+		r.Start, r.End = behind(&rest, &r)
+		out.B = out.B[:0]
+		v = cutScan(j.c.grant.Load().permit, &r)
+		if v.none {
+			r.Shards = []int{}
+		}
+		rows, bad = e.readPage(&j, &m, &r, v, out)
+	}
+	switch {
 	case j.c.gone.Load():
 		out.Release()
 		j.drop()
@@ -130,11 +168,19 @@ func (e *executor) runScan(j job) {
 		e.complete(&j, out)
 	case bad.status == protocol.StatusNotLeader && !j.local:
 		out.Release()
-		e.gatherScan(j, &m)
+		e.gatherScan(j, &m, &r, v)
 	default:
 		out.Release()
 		e.failJob(&j, bad)
 	}
+}
+
+// behind returns what is left of a range behind a part of it.
+func behind(whole, part *command.Scan) (start, end []byte) {
+	if whole.Reverse {
+		return whole.Start, part.Start
+	}
+	return part.End, whole.End
 }
 
 // holdsAll reports whether every shard has a replica here.
@@ -148,8 +194,8 @@ func (e *executor) holdsAll() bool {
 }
 
 // readPage appends the reply to a SCAN: the rows of r, merged with those that
-// came from elsewhere.
-func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpool.Buffer) *refusal {
+// came from elsewhere. v is what r is of the range that was asked for.
+func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, v visible, out *bufpool.Buffer) (rows int, _ *refusal) {
 	marks := e.scanMarks(j, r)
 	page := scanPage{
 		chunks: chunks{out: out, id: j.id, marks: &marks},
@@ -160,25 +206,33 @@ func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufp
 	merged := merge{page: &page, reverse: r.Reverse, gone: &j.c.gone}
 	if j.remote != nil {
 		if bad := merged.load(j.remote); bad != nil {
-			return bad
+			return 0, bad
 		}
 	}
 	page.begin()
 	page.cursorAt = page.emptyCursor()
 	if r.Shards == nil || len(r.Shards) > 0 {
 		if err := e.srv.backend.Scan(r, merged.visit); err != nil {
-			return refusalOf(err)
+			return 0, refusalOf(err)
 		}
 	}
 	merged.finish()
-	if page.more {
-		if page.count == 0 {
-			page.last.Append(merged.horizon)
+	switch {
+	case page.more && page.count == 0:
+		page.last.Append(merged.horizon)
+	case !page.more && v.more: // at the end of this part
+		page.more, page.last.B = true, page.last.B[:0]
+		if r.Reverse {
+			page.last.Append(r.Start)
+		} else {
+			page.last.Append(r.End)
 		}
+	}
+	if page.more {
 		page.insertCursor(appendCursor(nil, e.srv.cfg.Cluster, m, j.shard, page.last.B))
 	}
 	page.end()
-	return nil
+	return page.count, nil
 }
 
 // scanMarks are the extensions of the reply to a SCAN.
@@ -206,8 +260,8 @@ func (e *executor) scanMarks(j *job, r *command.Scan) protocol.Extensions {
 }
 
 // gatherScan has j wait until the replicas here have caught up, and until other
-// nodes have read the shards that have none.
-func (e *executor) gatherScan(j job, m *protocol.Scan) {
+// nodes have read the shards that have none. r is what may be read of the range now.
+func (e *executor) gatherScan(j job, m *protocol.Scan, r *command.Scan, v visible) {
 	w := e.await(j)
 	if w == nil {
 		return
@@ -235,7 +289,7 @@ func (e *executor) gatherScan(j job, m *protocol.Scan) {
 		x.HasShard = true
 		for _, t := range remote.parts {
 			x.Shard = uint16(t.shard)
-			sub := e.subScan(m, t.shard, end-first)
+			sub := e.subScan(m, r, v, t.shard, end-first)
 			w.left.Add(1)
 			e.sendPart(t, t.node, protocol.OpScan, &x, w.job.deadline, sub.AppendTo)
 		}
@@ -245,15 +299,25 @@ func (e *executor) gatherScan(j job, m *protocol.Scan) {
 
 // subScan is m for one of several shards. Keys spread evenly as a rule, so a
 // shard is asked for its share of the page and half as much again; the page
-// ends early where that was too little.
-func (e *executor) subScan(m *protocol.Scan, shard, shards int) protocol.Scan {
+// ends early where that was too little. Of a range that is cut down the node is told no more
+// than r.
+func (e *executor) subScan(m *protocol.Scan, r *command.Scan, v visible, shard, shards int) protocol.Scan {
 	const rowsLeast, bytesLeast = 16, 16 << 10
 	sub := *m
 	size := min(m.BytesMax, scanBytesMax)
 	n := uint32(shards)
 	sub.CountMax = min(m.CountMax, m.CountMax/n*3/2+rowsLeast)
 	sub.BytesMax = min(size, size/n*3/2+bytesLeast)
-	if len(m.Cursor) > 0 {
+	switch {
+	case v.cut:
+		sub.Flags &^= protocol.ScanPrefix
+		sub.Start, sub.End, sub.Cursor = r.Start, r.End, nil
+		if len(sub.Start) > protocol.KeyBytesMax { // the longest key, and a zero behind it
+			if sub.Start = protocol.PrefixEnd(sub.Start[:protocol.KeyBytesMax]); sub.Start == nil {
+				sub.Start, sub.End = r.Start[:1], r.Start[:1] // no key comes behind that one
+			}
+		}
+	case len(m.Cursor) > 0:
 		sub.Cursor = appendCursor(nil, e.srv.cfg.Cluster, m, shard, m.Cursor[cursorHead:])
 	}
 	return sub

@@ -56,6 +56,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/internal/wrongport"
@@ -95,6 +96,10 @@ type Config struct {
 	Prealloc           int           // buffers allocated at start; 0: none
 	KeepAlive          time.Duration // TCP keepalive; 60 s, negative: off
 	Delay              bool          // leave Nagle's algorithm on
+
+	// Authentication: who does not say who it is may do nothing. Otherwise it may do
+	// everything.
+	Authentication bool
 
 	// Ports knows the node's ports, for callers who come to the wrong one; nil:
 	// the answer then names the port without its address.
@@ -173,6 +178,8 @@ type Server struct {
 	side      *netTransport // serves them
 	nextConn  atomic.Uint64
 	admission admission
+	verifier  *access.Verifier
+	nobody    *grant // of connections that have not said who they are
 	draining  atomic.Bool
 	begun     atomic.Bool // Serve has been called, or will not serve any more
 	closed    atomic.Bool
@@ -202,6 +209,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s.forwarded.addListener()
 	s.upstreams.init(s)
 	s.admission.init(cfg.MemoryBytesMax, cfg.ConnectionsMax)
+	s.verifier, s.nobody = access.NewVerifier(), &grant{permit: s.anonymous()}
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
 	s.jobs.init(cfg.QueueDepth, max(2, runtime.NumCPU()), func() {
 		s.working.Add(1)
@@ -305,6 +313,7 @@ func (s *Server) Serve() error {
 
 func (s *Server) serve() {
 	s.working.Go(func() { s.admission.run(s.stopped) })
+	s.working.Go(s.renewGrants)
 	go s.enforceTimeouts()
 	s.transport.run()
 	s.side.running.Wait()

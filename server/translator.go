@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/wrongport"
@@ -107,7 +108,11 @@ const putBytes = 64
 // once more unless another node has to have it.
 func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects {
 	shard := p.srv.shardOf(m.Key)
-	if !p.srv.draining.Load() && p.srv.otherLeader(shard) == 0 {
+	need := access.Write
+	if m.Flags&protocol.WriteReturnPrevious != 0 {
+		need = access.ReadWrite
+	}
+	if !p.srv.draining.Load() && p.srv.otherLeader(shard) == 0 && c.grant.Load().permit.May(m.Key, need) {
 		if p.extended {
 			p.clearExtensions()
 		}

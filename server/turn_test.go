@@ -23,6 +23,7 @@ func (deaf) kick(*conn)          {}
 func (deaf) resume(*conn)        {}
 func (deaf) interrupt(*conn)     {}
 func (deaf) shut(*conn)          {}
+func (deaf) local(*conn) bool    { return false }
 func (deaf) remote(*conn) string { return "nobody" }
 
 // dialListener connects to the Redis listener.

@@ -6,6 +6,7 @@
 //
 //	map.go       the rows of the meta group
 //	engine.go    what runs the Raft groups
+//	access.go    users and roles among those rows
 //	replica.go   the numbers of replicas
 //	voters.go    which replicas vote
 //	plan.go      what the leader of the meta group changes by itself
@@ -23,6 +24,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/proa-kv/proa/access"
 )
 
 // The meta group is a shard like any other, numbered after the last shard of
@@ -32,6 +35,8 @@ import (
 //	cluster      Cluster
 //	node/<n>     Node
 //	shard/<n>    Shard; shard/meta is the meta group's own
+//
+// and those of access.go.
 const (
 	clusterKey     = "cluster"
 	nodeKeyPrefix  = "node/"
@@ -133,6 +138,9 @@ type Map struct {
 	Nodes    []Node            // by number
 	Shards   []Shard           // by number, the meta group's last
 	Versions map[string]uint64 // of the rows, for conditional writes
+	Access   access.Directory  // users and roles
+
+	access accessRow
 }
 
 // NewMap returns a map without rows of a cluster with so many shards, the meta
@@ -220,7 +228,9 @@ func ShardName(shard, meta int) string {
 // versions of the program.
 func (m *Map) Add(key string, value []byte, version uint64) (err error) {
 	m.Versions[key] = version
-	switch {
+	known := false
+	switch known, err = m.addAccess(key, value); {
+	case known:
 	case key == clusterKey:
 		err = json.Unmarshal(value, &m.Cluster)
 	case strings.HasPrefix(key, nodeKeyPrefix):

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"github.com/proa-kv/proa/access"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// What a request needs, for those who may not do everything. The whole of it is decided
+// here, before a request is carried out or sent on; only a SCAN is cut down to what may be
+// read when it is (runScan). A node that gets a request from another one believes that it
+// has been decided: nodes authenticate each other. So does the second decoding of a request
+// cost only those whose rights are limited.
+
+// permitted reports whether a request of c may be carried out, and answers it where it may
+// not. An operation that is not here is refused.
+func (p *processor) permitted(c *conn, f *protocol.Frame, op protocol.Opcode, permit *access.Permit) bool {
+	var err error
+	ok := false
+	switch op {
+	case protocol.OpHello, protocol.OpPing, protocol.OpRoutes:
+		ok = true
+	case protocol.OpStatus:
+		ok = permit.Can(access.Monitor)
+	case protocol.OpAdmin:
+		var m protocol.Admin
+		if err = m.Decode(f.Body); err == nil {
+			rights, known := command.AdminRights[string(m.Verb)]
+			ok = permit.Can(rights) && (known || permit.Can(access.Admin))
+		}
+	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry, protocol.OpWatch, protocol.OpGetRange,
+		protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpAppend,
+		protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename:
+		if err = p.decodeWrite(op, f.Body, &p.cmd); err == nil {
+			ok = mayCarryOut(permit, &p.cmd)
+		}
+	case protocol.OpMGet:
+		if err = p.mget.Decode(f.Body); err == nil {
+			ok = true
+			for i := 0; i < len(p.mget.Keys) && ok; i++ {
+				ok = permit.May(p.mget.Keys[i], access.Read)
+			}
+		}
+	case protocol.OpBatch:
+		if err = p.batch.Decode(f.Body); err == nil {
+			ok, err = p.mayAll(permit, p.batch.Ops)
+		}
+	case protocol.OpTxn:
+		if err = p.txn.Decode(f.Body); err == nil {
+			ok = true
+			for i := 0; i < len(p.txn.Compares) && ok; i++ {
+				ok = permit.May(p.txn.Compares[i].Key, access.Read)
+			}
+			for _, branch := range [...]protocol.Ops{p.txn.Then, p.txn.Else} {
+				if ok && err == nil {
+					ok, err = p.mayAll(permit, branch)
+				}
+			}
+		}
+	case protocol.OpDeleteRange:
+		var m protocol.DeleteRange
+		if err = m.Decode(f.Body); err == nil {
+			start, end := m.Bounds()
+			ok = permit.Writes.Covers(start, end)
+		}
+	case protocol.OpScan:
+		ok = len(permit.Reads) > 0
+	}
+	switch {
+	case err != nil:
+		p.refuse(c, f.ID, err)
+	case !ok:
+		p.deny(c, f.ID, op)
+	}
+	return ok && err == nil
+}
+
+// mayAll reports whether all operations of a BATCH or TXN may be carried out.
+func (p *processor) mayAll(permit *access.Permit, ops protocol.Ops) (ok bool, err error) {
+	for _, op := range ops {
+		if err := p.decodeWrite(op.Code, op.Body, &p.cmd); err != nil {
+			return false, err
+		}
+		if !mayCarryOut(permit, &p.cmd) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// mayCarryOut reports whether a command, which is no Batch, Txn or DeleteRange, may be
+// carried out. Whoever may write a key may learn of its version, its length and whether it
+// is there; what its value is, only who may read it.
+func mayCarryOut(permit *access.Permit, cmd *command.Command) bool {
+	need := access.Rights(0)
+	switch cmd.Kind {
+	case command.Get, command.Exists, command.Expiry, command.Watch, command.GetRange:
+		need = access.Read
+	case command.Put, command.Delete:
+		need = access.Write
+		if cmd.Flags&command.ReturnPrevious != 0 {
+			need = access.ReadWrite
+		}
+	case command.SetExpiry:
+		need = access.Write
+		if cmd.Flags&command.ExpiryReturnRow != 0 {
+			need = access.ReadWrite
+		}
+	case command.Expire, command.Persist, command.Append, command.SetRange:
+		need = access.Write
+	case command.Incr, command.IncrFloat: // the reply is the value
+		need = access.ReadWrite
+	case command.Rename: // who may read the destination reads what the source was
+		return permit.May(cmd.Key, access.ReadWrite) && permit.May(cmd.Value, access.Write)
+	}
+	return need != 0 && permit.May(cmd.Key, need)
+}
+
+// deny answers a request that its user may not make.
+func (p *processor) deny(c *conn, id uint64, op protocol.Opcode) {
+	p.srv.counters.denied.Add(1)
+	p.fail(c, id, protocol.StatusPermission, 0, c.grant.Load().refusal(op))
+}
+
+// refusal says why an operation is refused.
+func (g *grant) refusal(op protocol.Opcode) string {
+	who := "user " + g.login.User
+	if g.login.User == "" {
+		who = "a connection without a user"
+	}
+	switch op {
+	case protocol.OpStatus:
+		return who + " may not do this: it takes the right monitor"
+	case protocol.OpAdmin:
+		return who + " may not do this: it takes the right admin, or monitor for the cluster's status"
+	case protocol.OpDeleteRange:
+		return who + " may not do this: it takes the right write on all keys of the range"
+	case protocol.OpScan:
+		return who + " may not read any key"
+	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry, protocol.OpWatch, protocol.OpGetRange, protocol.OpMGet:
+		return who + " may not do this: it takes the right read on the prefix of each key"
+	}
+	return who + " may not do this: it takes the right write on the prefix of each key, and read where the reply shows a value"
+}
