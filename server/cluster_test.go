@@ -399,7 +399,7 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 			r.Results = append(r.Results, n.cluster.carryOut(shard, op.kind, op.key, op.value))
 		}
 		n.cluster.mu.Unlock()
-		if kind != command.Batch {
+		if kind != command.Batch && kind != command.Txn {
 			r = r.Results[0]
 			r.Kind = kind
 		}

@@ -47,10 +47,8 @@ type conn struct {
 	connInput
 	connOutput
 	epollConn
-
-	grant     atomic.Pointer[grant]    // what the connection may do
-	verifying atomic.Bool              // a password is being verified: not read until it is
-	verified  atomic.Pointer[verified] // what has become of it; nil: nothing, or that has been noticed
+	identity
+	background
 
 	refused bool       // nothing is read any more. Belongs to the thread that reads
 	reading sync.Mutex // held by the thread that carries out an offloaded turn
@@ -87,13 +85,14 @@ type epollConn struct {
 func (s *Server) newConn(sk socket, p Protocol) *conn {
 	c := &conn{srv: s, socket: sk, id: s.nextConn.Add(1), tableEntry: tableEntry{table: &s.conns}}
 	c.connInput.init(&s.admission)
+	c.identity.init(c)
+	c.background.c = c
 	c.connOutput.init(&s.admission, s.cfg.OutputBytesMax)
 	c.translator = native{c}
 	if p != nil {
 		c.protocol, c.translator, c.translated = p, p.Attach(c), true
 	}
 	c.active.Store(c.frameSince.Load())
-	c.grant.Store(s.nobody)
 	return c
 }
 
@@ -140,7 +139,7 @@ func (c *conn) caughtUp() bool {
 	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
 		return false
 	}
-	if c.verifying.Load() || c.awaits.Load() || c.offloaded.Load() || !c.dropped.Load() && (c.awaitsQueue.Load() || c.translator.Waits()) {
+	if c.busy.Load() || c.awaits.Load() || c.offloaded.Load() || !c.dropped.Load() && (c.awaitsQueue.Load() || c.translator.Waits()) {
 		return false
 	}
 	c.mu.Lock()
@@ -183,17 +182,13 @@ func (c *conn) Refuse(id uint64, err error) {
 	if !c.greeted && errors.Is(err, protocol.ErrVersion) {
 		status = protocol.StatusHandshake
 	}
-	c.closeWith(id, status, err.Error())
+	c.closeWith(id, status, 0, err.Error())
 }
 
 // closeWith sends a last error frame and closes the connection when it and
-// everything before it is written. Nothing more is read.
-func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
-	c.closeWithDelay(id, status, 0, message)
-}
-
-// closeWithDelay is closeWith that also says when to come again.
-func (c *conn) closeWithDelay(id uint64, status protocol.Status, retryMillis uint32, message string) {
+// everything before it is written. Nothing more is read. retryMillis says when the client
+// may come again, 0: nothing.
+func (c *conn) closeWith(id uint64, status protocol.Status, retryMillis uint32, message string) {
 	c.refused = true
 	c.srv.counters.refused.Add(1)
 	c.srv.log.Debug("connection refused", "connection", c.id, "peer", c.socket.remote(c), "status", status.String(), "reason", message)

@@ -23,10 +23,11 @@ type processor struct {
 
 	counts opCounts
 
-	cmd   command.Command
-	batch protocol.Batch
-	txn   protocol.Txn
-	split splitter
+	cmd      command.Command
+	batch    protocol.Batch
+	txn      protocol.Txn
+	split    splitter
+	examiner examiner
 
 	Scratch any // of the Translator whose connection was read last
 }
@@ -70,7 +71,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame, o Options) (done Effect
 	op := protocol.Opcode(f.Code)
 	p.counts.add(op)
 	if f.Flags&(protocol.FlagReply|protocol.FlagMore) != 0 || f.ID == 0 {
-		c.closeWith(f.ID, protocol.StatusProtocol, "a request has neither reply nor more flag, and an id other than 0")
+		c.closeWith(f.ID, protocol.StatusProtocol, 0, "a request has neither reply nor more flag, and an id other than 0")
 		return done
 	}
 	if p.extended { // by the request before, perhaps of another connection
@@ -86,7 +87,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame, o Options) (done Effect
 	if f.Flags&protocol.FlagExtensions != 0 && !p.decodeExtensions(c, f, op) {
 		return done
 	}
-	if permit := c.grant.Load().permit; permit != access.Everything && !p.permitted(c, f, op, permit) {
+	if g := c.grant.Load(); g.permit != access.Everything && !permitted(p, c, f, op, g) {
 		return done
 	}
 	p.others = p.others || !writes(op)
@@ -145,16 +146,16 @@ func writes(op protocol.Opcode) bool {
 // verified.
 func (p *processor) hello(c *conn, f *protocol.Frame) (done Effects) {
 	if protocol.Opcode(f.Code) != protocol.OpHello {
-		c.closeWith(f.ID, protocol.StatusHandshake, "the first request on a connection must be HELLO")
+		c.closeWith(f.ID, protocol.StatusHandshake, 0, "the first request on a connection must be HELLO")
 		return done
 	}
 	var m protocol.Hello
 	if err := m.Decode(f.Body); err != nil {
-		c.closeWith(f.ID, protocol.StatusHandshake, err.Error())
+		c.closeWith(f.ID, protocol.StatusHandshake, 0, err.Error())
 		return done
 	}
 	if m.VersionMin > protocol.Version || m.VersionMax < protocol.Version {
-		c.closeWith(f.ID, protocol.StatusHandshake, fmt.Sprintf("the client supports protocol versions %d to %d, the server supports %d", m.VersionMin, m.VersionMax, protocol.Version))
+		c.closeWith(f.ID, protocol.StatusHandshake, 0, fmt.Sprintf("the client supports protocol versions %d to %d, the server supports %d", m.VersionMin, m.VersionMax, protocol.Version))
 		return done
 	}
 	switch pending, err := c.Login(string(m.User), string(m.Secret)); {
@@ -162,8 +163,8 @@ func (p *processor) hello(c *conn, f *protocol.Frame) (done Effects) {
 		p.counts.take(protocol.OpHello) // it comes again
 		return Effects{Retry: true}
 	case err != nil:
-		r := p.srv.refusalOfLogin(err)
-		c.closeWithDelay(f.ID, r.status, r.retryMillis, r.message)
+		r := p.srv.gate.refusal(err)
+		c.closeWith(f.ID, r.status, r.retryMillis, r.message)
 		return done
 	}
 	c.Greet()

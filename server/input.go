@@ -253,7 +253,7 @@ func (c *conn) countInput(n int) bool {
 	if c.recount(n) || c.forwarded {
 		return true
 	}
-	c.closeWith(0, protocol.StatusBusy, "the memory for requests that have not arrived completely is used up (a part of memory.max_memory_usage); the request was not carried out: send it again later")
+	c.closeWith(0, protocol.StatusBusy, 0, "the memory for requests that have not arrived completely is used up (a part of memory.max_memory_usage); the request was not carried out: send it again later")
 	c.dropInput()
 	return false
 }
@@ -368,7 +368,7 @@ func (c *conn) expel() bool {
 		}
 		c.closeWithNotice(x.status, x.message)
 	default:
-		c.closeWith(0, x.status, x.message)
+		c.closeWith(0, x.status, 0, x.message)
 	}
 	c.dropInput()
 	return true

@@ -24,12 +24,18 @@ type dialer struct {
 
 func dial(t testing.TB, addr net.Addr) *dialer {
 	t.Helper()
+	return handshake(t, dialRaw(t, addr))
+}
+
+// dialRaw connects and says nothing.
+func dialRaw(t testing.TB, addr net.Addr) net.Conn {
+	t.Helper()
 	nc, err := net.Dial(addr.Network(), addr.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
-	return handshake(t, nc)
+	return nc
 }
 
 // handshake begins to speak the native protocol.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/access"
@@ -33,34 +34,58 @@ const policyEvery = 100 * time.Millisecond
 // loginTimeout bounds how long a password may wait to be verified.
 const loginTimeout = 10 * time.Second
 
+// gate says who may do what at a server.
+type gate struct {
+	srv      *Server
+	verifier *access.Verifier
+	nobody   *grant // of connections that have not said who they are
+}
+
+func (g *gate) init(s *Server) {
+	g.srv, g.verifier = s, access.NewVerifier()
+	g.nobody = &grant{permit: g.anonymous()}
+}
+
 // anonymous is what may be done without a user.
-func (s *Server) anonymous() *access.Permit {
-	if s.cfg.Authentication {
+func (g *gate) anonymous() *access.Permit {
+	if g.srv.cfg.Authentication {
 		return access.Nothing
 	}
 	return access.Everything
 }
 
 // grantFor returns the grant of a login, nil where it does not hold.
-func (s *Server) grantFor(l access.Login) *grant {
-	policy := s.backend.Access()
-	permit, ok := policy.Permit(&l, s.anonymous())
+func (g *gate) grantFor(l access.Login) *grant {
+	policy := g.srv.backend.Access()
+	permit, ok := policy.Permit(&l, g.anonymous())
 	if !ok {
 		return nil
 	}
 	return &grant{l, permit, policy}
 }
 
-// setLogin makes c that of a user. It returns false where the login does not hold any more.
-func (c *conn) setLogin(l access.Login) bool {
+// identity is who a connection belongs to.
+type identity struct {
+	c     *conn
+	grant atomic.Pointer[grant]
+}
+
+func (i *identity) init(c *conn) {
+	i.c = c
+	i.grant.Store(c.srv.gate.nobody)
+}
+
+// setLogin makes the connection that of a user. It returns false where the login does not
+// hold any more.
+func (i *identity) setLogin(l access.Login) bool {
 	for {
-		g := c.srv.grantFor(l)
+		g := i.c.srv.gate.grantFor(l)
 		if g == nil {
 			return false
 		}
-		c.grant.Store(g)
+		i.grant.Store(g)
 		// A change that came meanwhile may have missed the connection: see renewGrants.
-		if c.srv.backend.Access() == g.policy {
+		if i.c.srv.backend.Access() == g.policy {
 			return true
 		}
 	}
@@ -68,14 +93,15 @@ func (c *conn) setLogin(l access.Login) bool {
 
 // ownLogin is that of a connection whose client names no user: by its certificate, or as
 // the operator on this machine.
-func (c *conn) ownLogin() access.Login {
+func (i *identity) ownLogin() access.Login {
+	c := i.c
 	if c.forwarded {
 		return access.Local // decided by the node that has sent it on
 	}
 	if c.socket.local(c) {
 		return access.Local
 	}
-	if name := c.certified(); name != "" {
+	if name := i.certified(); name != "" {
 		if l, ok := c.srv.backend.Access().Certified(name); ok {
 			return l
 		}
@@ -84,11 +110,12 @@ func (c *conn) ownLogin() access.Login {
 }
 
 // certified is the name in the certificate of the client, "" where there is none.
-func (c *conn) certified() string { return "" }
+func (i *identity) certified() string { return "" }
 
 // renewGrants gives connections what their users may do now, and ends those whose user is
 // gone, until the server closes.
-func (s *Server) renewGrants() {
+func (g *gate) renewGrants() {
+	s := g.srv
 	t := time.NewTicker(policyEvery)
 	defer t.Stop()
 	known := s.backend.Access()
@@ -99,19 +126,20 @@ func (s *Server) renewGrants() {
 		case <-t.C:
 			if now := s.backend.Access(); now != known {
 				known = now
-				s.conns.each(func(c *conn) { c.renewGrant(now) })
+				s.conns.each(func(c *conn) { c.renew(now) })
 			}
 		}
 	}
 }
 
-func (c *conn) renewGrant(policy *access.Policy) {
-	was := c.grant.Load()
-	if was == c.srv.nobody {
-		return
+// renew gives the connection what its user may do now.
+func (i *identity) renew(policy *access.Policy) {
+	c, was := i.c, i.grant.Load()
+	if was.login == (access.Login{}) {
+		return // nobody's never changes
 	}
-	permit, ok := policy.Permit(&was.login, c.srv.anonymous())
-	if !c.grant.CompareAndSwap(was, &grant{was.login, permit, policy}) {
+	permit, ok := policy.Permit(&was.login, c.srv.gate.anonymous())
+	if !i.grant.CompareAndSwap(was, &grant{was.login, permit, policy}) {
 		return // has logged in anew, by what holds now
 	}
 	if !ok {
@@ -121,40 +149,36 @@ func (c *conn) renewGrant(policy *access.Policy) {
 }
 
 // Login makes c that of the user whose password it is, or c's own user where both are
-// empty. pending says that the password is being verified: nothing of c is read meanwhile,
-// and whoever asks must ask again with the same credentials when it is. err is one that
-// refusalOfLogin translates. The reader calls it.
-func (c *conn) Login(user, password string) (pending bool, err error) {
-	s := c.srv
-	if r := c.verified.Swap(nil); r != nil {
-		return false, c.loggedIn(r.login, r.err)
-	}
-	if user == "" && password == "" {
-		l := c.ownLogin()
+// empty. pending says that the password is being verified; see Background. err is one that
+// gate.refusal translates. The reader calls it.
+func (i *identity) Login(user, password string) (pending bool, err error) {
+	c, s := i.c, i.c.srv
+	if c.outcome.Load() == nil && user == "" && password == "" {
+		l := i.ownLogin()
 		if l == (access.Login{}) && s.cfg.Authentication {
-			err = &noCredentialsError{c.certified()}
+			err = &noCredentialsError{i.certified()}
 		}
-		return false, c.loggedIn(l, err)
+		return false, i.loggedIn(l, err)
 	}
 	policy := s.backend.Access()
-	if l, ok := s.verifier.Known(policy, user, password); ok {
-		return false, c.loggedIn(l, nil)
+	if l, ok := s.gate.verifier.Known(policy, user, password); ok {
+		c.outcome.Store(nil)
+		return false, i.loggedIn(l, nil)
 	}
-	c.verifying.Store(true)
-	c.Pause()
-	if !s.Go(func(ctx context.Context) {
+	done, pending := c.Background(func(ctx context.Context) any {
 		ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 		defer cancel()
-		l, err := s.verifier.Verify(ctx, policy, user, password, c.socket.remote(c))
-		c.verified.Store(&verified{l, err})
-		c.verifying.Store(false)
-		c.unpause()
-	}) {
-		c.verifying.Store(false)
-		c.unpause()
-		return false, access.ErrCrowded // the server closes
+		l, err := s.gate.verifier.Verify(ctx, policy, user, password, c.socket.remote(c))
+		return verified{l, err}
+	})
+	if pending {
+		return true, nil
 	}
-	return true, nil
+	v, ok := done.(verified)
+	if !ok {
+		v.err = access.ErrCrowded // the server closes
+	}
+	return false, i.loggedIn(v.login, v.err)
 }
 
 // verified is what has become of a password.
@@ -164,8 +188,8 @@ type verified struct {
 }
 
 // loggedIn is setLogin, unless there is an error.
-func (c *conn) loggedIn(l access.Login, err error) error {
-	if err == nil && !c.setLogin(l) {
+func (i *identity) loggedIn(l access.Login, err error) error {
+	if err == nil && !i.setLogin(l) {
 		err = access.ErrWrong
 	}
 	return err
@@ -181,9 +205,9 @@ func (e *noCredentialsError) Error() string {
 	return "a user and its password are required"
 }
 
-// refusalOfLogin says what to answer to who is not let in, and counts it.
-func (s *Server) refusalOfLogin(err error) *refusal {
-	s.counters.loginsRefused.Add(1)
+// refusal says what to answer to who is not let in, and counts it.
+func (g *gate) refusal(err error) *refusal {
+	g.srv.counters.loginsRefused.Add(1)
 	r := &refusal{status: protocol.StatusUnauthenticated, message: err.Error()}
 	var slow *access.SlowDownError
 	switch {
@@ -193,4 +217,29 @@ func (s *Server) refusalOfLogin(err error) *refusal {
 		r.status, r.retryMillis, r.message = protocol.StatusBusy, retryQuorumMillis, access.ErrCrowded.Error()
 	}
 	return r
+}
+
+// User is the name of the connection's user, "" if it has none.
+func (i *identity) User() string { return i.grant.Load().login.User }
+
+// Authenticated reports whether the connection may ask for anything: it is that of a user,
+// or needs none.
+func (i *identity) Authenticated() bool {
+	return i.grant.Load().login != (access.Login{}) || !i.c.srv.cfg.Authentication
+}
+
+// Can reports whether the connection has rights of the whole cluster.
+func (i *identity) Can(need access.Rights) bool { return i.grant.Load().permit.Can(need) }
+
+// May reports whether the connection may read or write a key.
+func (i *identity) May(key []byte, need access.Rights) bool {
+	return i.grant.Load().permit.May(key, need)
+}
+
+// Logout makes the connection that of nobody, or of its certificate's user. The reader calls
+// it.
+func (i *identity) Logout() {
+	if !i.setLogin(i.ownLogin()) {
+		i.grant.Store(i.c.srv.gate.nobody)
+	}
 }

@@ -27,7 +27,7 @@ func (c native) Consume(p *processor, b []byte) (taken, need int) {
 		}
 		if n == 0 {
 			if want > LargeBytes && !c.greeted {
-				c.closeWith(0, protocol.StatusHandshake, fmt.Sprintf("the first request on a connection must be HELLO, and a HELLO is smaller than %d bytes", want))
+				c.closeWith(0, protocol.StatusHandshake, 0, fmt.Sprintf("the first request on a connection must be HELLO, and a HELLO is smaller than %d bytes", want))
 				return len(b), 0
 			}
 			return taken, want

@@ -508,7 +508,7 @@ func (x *netpollConn) leave(c *conn, spent bool) bool {
 	waits := c.offloaded.Load()
 	if !waits && x.over != nil && !c.refused {
 		x.mu.Unlock()
-		c.closeWith(0, protocol.StatusBusy, x.over.Error())
+		c.closeWith(0, protocol.StatusBusy, 0, x.over.Error())
 		c.dropInput()
 		x.mu.Lock()
 	}

@@ -13,10 +13,31 @@ import (
 // cost only those whose rights are limited.
 
 // permitted reports whether a request of c may be carried out, and answers it where it may
-// not. An operation that is not here is refused.
-func (p *processor) permitted(c *conn, f *protocol.Frame, op protocol.Opcode, permit *access.Permit) bool {
-	var err error
-	ok := false
+// not.
+func permitted(p *processor, c *conn, f *protocol.Frame, op protocol.Opcode, g *grant) bool {
+	ok, err := p.examiner.allows(g.permit, op, f.Body)
+	switch {
+	case err != nil:
+		p.refuse(c, f.ID, err)
+	case !ok:
+		p.srv.counters.denied.Add(1)
+		p.fail(c, f.ID, protocol.StatusPermission, 0, g.refusal(op))
+	}
+	return ok && err == nil
+}
+
+// examiner is scratch for the requests that are examined.
+type examiner struct {
+	decoder
+	cmd   command.Command
+	mget  protocol.MGet
+	batch protocol.Batch
+	txn   protocol.Txn
+}
+
+// allows reports whether a request may be carried out. An operation that is not here is
+// refused. The error is that of a body that cannot be decoded.
+func (x *examiner) allows(permit *access.Permit, op protocol.Opcode, body []byte) (ok bool, err error) {
 	switch op {
 	case protocol.OpHello, protocol.OpPing, protocol.OpRoutes:
 		ok = true
@@ -24,64 +45,58 @@ func (p *processor) permitted(c *conn, f *protocol.Frame, op protocol.Opcode, pe
 		ok = permit.Can(access.Monitor)
 	case protocol.OpAdmin:
 		var m protocol.Admin
-		if err = m.Decode(f.Body); err == nil {
+		if err = m.Decode(body); err == nil {
 			rights, known := command.AdminRights[string(m.Verb)]
 			ok = permit.Can(rights) && (known || permit.Can(access.Admin))
 		}
 	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry, protocol.OpWatch, protocol.OpGetRange,
 		protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpAppend,
 		protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename:
-		if err = p.decodeWrite(op, f.Body, &p.cmd); err == nil {
-			ok = mayCarryOut(permit, &p.cmd)
+		if err = x.decodeWrite(op, body, &x.cmd); err == nil {
+			ok = mayCarryOut(permit, &x.cmd)
 		}
 	case protocol.OpMGet:
-		if err = p.mget.Decode(f.Body); err == nil {
+		if err = x.mget.Decode(body); err == nil {
 			ok = true
-			for i := 0; i < len(p.mget.Keys) && ok; i++ {
-				ok = permit.May(p.mget.Keys[i], access.Read)
+			for i := 0; i < len(x.mget.Keys) && ok; i++ {
+				ok = permit.May(x.mget.Keys[i], access.Read)
 			}
 		}
 	case protocol.OpBatch:
-		if err = p.batch.Decode(f.Body); err == nil {
-			ok, err = p.mayAll(permit, p.batch.Ops)
+		if err = x.batch.Decode(body); err == nil {
+			ok, err = x.allowsAll(permit, x.batch.Ops)
 		}
 	case protocol.OpTxn:
-		if err = p.txn.Decode(f.Body); err == nil {
+		if err = x.txn.Decode(body); err == nil {
 			ok = true
-			for i := 0; i < len(p.txn.Compares) && ok; i++ {
-				ok = permit.May(p.txn.Compares[i].Key, access.Read)
+			for i := 0; i < len(x.txn.Compares) && ok; i++ {
+				ok = permit.May(x.txn.Compares[i].Key, access.Read)
 			}
-			for _, branch := range [...]protocol.Ops{p.txn.Then, p.txn.Else} {
+			for _, branch := range [...]protocol.Ops{x.txn.Then, x.txn.Else} {
 				if ok && err == nil {
-					ok, err = p.mayAll(permit, branch)
+					ok, err = x.allowsAll(permit, branch)
 				}
 			}
 		}
 	case protocol.OpDeleteRange:
 		var m protocol.DeleteRange
-		if err = m.Decode(f.Body); err == nil {
+		if err = m.Decode(body); err == nil {
 			start, end := m.Bounds()
 			ok = permit.Writes.Covers(start, end)
 		}
 	case protocol.OpScan:
 		ok = len(permit.Reads) > 0
 	}
-	switch {
-	case err != nil:
-		p.refuse(c, f.ID, err)
-	case !ok:
-		p.deny(c, f.ID, op)
-	}
-	return ok && err == nil
+	return ok, err
 }
 
-// mayAll reports whether all operations of a BATCH or TXN may be carried out.
-func (p *processor) mayAll(permit *access.Permit, ops protocol.Ops) (ok bool, err error) {
+// allowsAll reports whether all operations of a BATCH or TXN may be carried out.
+func (x *examiner) allowsAll(permit *access.Permit, ops protocol.Ops) (ok bool, err error) {
 	for _, op := range ops {
-		if err := p.decodeWrite(op.Code, op.Body, &p.cmd); err != nil {
+		if err := x.decodeWrite(op.Code, op.Body, &x.cmd); err != nil {
 			return false, err
 		}
-		if !mayCarryOut(permit, &p.cmd) {
+		if !mayCarryOut(permit, &x.cmd) {
 			return false, nil
 		}
 	}
@@ -114,12 +129,6 @@ func mayCarryOut(permit *access.Permit, cmd *command.Command) bool {
 		return permit.May(cmd.Key, access.ReadWrite) && permit.May(cmd.Value, access.Write)
 	}
 	return need != 0 && permit.May(cmd.Key, need)
-}
-
-// deny answers a request that its user may not make.
-func (p *processor) deny(c *conn, id uint64, op protocol.Opcode) {
-	p.srv.counters.denied.Add(1)
-	p.fail(c, id, protocol.StatusPermission, 0, c.grant.Load().refusal(op))
 }
 
 // refusal says why an operation is refused.

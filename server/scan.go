@@ -127,7 +127,6 @@ func (e *executor) runScan(j job) {
 		e.failJob(&j, &refusal{status: protocol.StatusBadCursor, message: err.Error()})
 		return
 	}
-	rest := r
 	v := cutScan(j.c.grant.Load().permit, &r)
 	switch {
 	case v.none:
@@ -151,19 +150,14 @@ func (e *executor) runScan(j job) {
 	r.Local = j.local || j.mode == protocol.Stale
 	out := bufpool.Get(outputSize)
 	rows, bad := e.readPage(&j, &m, &r, v, out)
-	for bad == nil && rows == 0 && v.more && j.remote == nil { // nothing in this part
-		r.Start, r.End = behind(&rest, &r)
-		out.B = out.B[:0]
-		v = cutScan(j.c.grant.Load().permit, &r)
-		if v.none {
-			r.Shards = []int{}
-		}
-		rows, bad = e.readPage(&j, &m, &r, v, out)
-	}
 	switch {
 	case j.c.gone.Load():
 		out.Release()
 		j.drop()
+	case bad == nil && rows == 0 && v.more: // nothing is in this part
+		out.Release()
+		j.goOnBehind(s.cfg.Cluster, &m, &r)
+		e.runScan(j)
 	case bad == nil:
 		e.complete(&j, out)
 	case bad.status == protocol.StatusNotLeader && !j.local:
@@ -175,12 +169,23 @@ func (e *executor) runScan(j job) {
 	}
 }
 
-// behind returns what is left of a range behind a part of it.
-func behind(whole, part *command.Scan) (start, end []byte) {
-	if whole.Reverse {
-		return whole.Start, part.Start
+// goOnBehind makes j a scan of what is left of its range behind a part of it.
+func (j *job) goOnBehind(cluster uint64, m *protocol.Scan, part *command.Scan) {
+	next := *m
+	next.Cursor = appendCursor(nil, cluster, m, j.shard, endOf(part))
+	body := bufpool.Get(len(j.body.B) + len(next.Cursor))
+	body.B = next.AppendTo(append(body.B, j.body.B[:j.exts]...))
+	j.body.Release()
+	j.body, j.local = body, false
+	j.forgetRemote()
+}
+
+// endOf is where a scan goes on behind a range, as the last key of a cursor.
+func endOf(r *command.Scan) []byte {
+	if r.Reverse {
+		return r.Start
 	}
-	return part.End, whole.End
+	return r.End
 }
 
 // holdsAll reports whether every shard has a replica here.
@@ -222,11 +227,7 @@ func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, v visible
 		page.last.Append(merged.horizon)
 	case !page.more && v.more: // at the end of this part
 		page.more, page.last.B = true, page.last.B[:0]
-		if r.Reverse {
-			page.last.Append(r.Start)
-		} else {
-			page.last.Append(r.End)
-		}
+		page.last.Append(endOf(r))
 	}
 	if page.more {
 		page.insertCursor(appendCursor(nil, e.srv.cfg.Cluster, m, j.shard, page.last.B))

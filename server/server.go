@@ -56,7 +56,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/internal/wrongport"
@@ -178,8 +177,7 @@ type Server struct {
 	side      *netTransport // serves them
 	nextConn  atomic.Uint64
 	admission admission
-	verifier  *access.Verifier
-	nobody    *grant // of connections that have not said who they are
+	gate      gate
 	draining  atomic.Bool
 	begun     atomic.Bool // Serve has been called, or will not serve any more
 	closed    atomic.Bool
@@ -209,7 +207,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s.forwarded.addListener()
 	s.upstreams.init(s)
 	s.admission.init(cfg.MemoryBytesMax, cfg.ConnectionsMax)
-	s.verifier, s.nobody = access.NewVerifier(), &grant{permit: s.anonymous()}
+	s.gate.init(s)
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
 	s.jobs.init(cfg.QueueDepth, max(2, runtime.NumCPU()), func() {
 		s.working.Add(1)
@@ -313,7 +311,7 @@ func (s *Server) Serve() error {
 
 func (s *Server) serve() {
 	s.working.Go(func() { s.admission.run(s.stopped) })
-	s.working.Go(s.renewGrants)
+	s.working.Go(s.gate.renewGrants)
 	go s.enforceTimeouts()
 	s.transport.run()
 	s.side.running.Wait()
