@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"time"
 
 	"github.com/proa-kv/proa/access"
 )
@@ -68,13 +69,24 @@ type MemberArgs struct {
 
 // TokenArgs ask for the join token.
 type TokenArgs struct {
-	New bool `json:"new,omitempty"` // draw another one; the old one is of no use any more
+	New       bool   `json:"new,omitempty"`    // draw another one; the old one is of no use any more
+	Revoke    bool   `json:"revoke,omitempty"` // it ends now, and there is none
+	TTLMillis uint64 `json:"ttl_ms,omitempty"` // it is valid for so long at least; 0: TokenTTLDefault
 }
+
+// Bounds of how long a join token is valid.
+const (
+	TokenTTLMin     = time.Minute
+	TokenTTLDefault = time.Hour
+	TokenTTLMax     = 30 * 24 * time.Hour
+)
 
 // JoinToken is what a node must know to join the cluster.
 type JoinToken struct {
 	Token string `json:"token"`
 	Peer  string `json:"peer"` // address of a member, to join at
+	// ForMillis is how long the token is still valid; 0 from servers on which it never ends.
+	ForMillis uint64 `json:"for_ms,omitempty"`
 }
 
 // UserArgs edit a user. The node that is asked replaces passwords by their hashes, and sends

@@ -243,7 +243,7 @@ func (ad *admin) adminMember(ctx context.Context, verb string, a *command.Member
 		now := ad.node.clock.Boot()
 		switch {
 		case verb == command.AdminMemberAdd:
-			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token %s", a.Node, a.Node, ad.node.opt.PeerAddress, ad.node.JoinToken())
+			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token TOKEN; \"proa member token\" prints a token", a.Node, a.Node, ad.node.opt.PeerAddress)
 			return placement.Expect(m, a.Node, a.Address)
 		case verb == command.AdminMemberDrain:
 			change, message, err = placement.Drain(m, a.Node, a.Undo)
@@ -260,20 +260,38 @@ func (ad *admin) adminMember(ctx context.Context, verb string, a *command.Member
 	return command.Done{Message: message}, nil
 }
 
-// adminToken returns the join token, a new one where that is asked for.
-func (ad *admin) adminToken(ctx context.Context, a *command.TokenArgs) (any, error) {
-	token := ""
-	err := ad.node.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
-		if token = m.Cluster.Token; !a.New {
-			return none, nil
-		}
-		token = datadir.NewToken()
-		return placement.SetToken(m, token), nil
-	})
-	if err == nil && token == "" {
-		err = fmt.Errorf("%w: the cluster has no join token yet: some nodes run an earlier version; upgrade all nodes, then try again", command.ErrRefused)
+// adminToken returns a join token that is valid for as long as is asked for: the one there
+// is, or another one.
+func (ad *admin) adminToken(ctx context.Context, a *command.TokenArgs) (command.JoinToken, error) {
+	ttl := time.Duration(a.TTLMillis) * time.Millisecond
+	switch {
+	case a.TTLMillis == 0:
+		ttl = command.TokenTTLDefault
+	case a.TTLMillis > uint64(command.TokenTTLMax.Milliseconds()), ttl < command.TokenTTLMin:
+		return command.JoinToken{}, fmt.Errorf("%w: a join token is valid for %v to %v", command.ErrInvalid, command.TokenTTLMin, command.TokenTTLMax)
 	}
-	return command.JoinToken{Token: token, Peer: ad.node.opt.PeerAddress}, err
+	t := command.JoinToken{Peer: ad.node.opt.PeerAddress}
+	err := ad.node.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
+		now := ad.node.NowMillis()
+		ends := now + uint64(ttl.Milliseconds())
+		live := m.Cluster.JoinToken(now)
+		switch {
+		case a.Revoke:
+			t.Token, t.ForMillis = "", 0
+			return placement.SetToken(m, datadir.NewToken(), tokenOver), nil
+		case a.New, live == "", m.Cluster.TokenEnds == 0: // one that never ends is replaced
+			t.Token = datadir.NewToken()
+		default:
+			t.Token = live
+			if m.Cluster.TokenEnds >= ends {
+				t.ForMillis = m.Cluster.TokenEnds - now
+				return none, nil
+			}
+		}
+		t.ForMillis = uint64(ttl.Milliseconds())
+		return placement.SetToken(m, t.Token, ends), nil
+	})
+	return t, err
 }
 
 func (ad *admin) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (any, error) {
@@ -362,7 +380,7 @@ func (ad *admin) CallStranger(ctx context.Context, token bool, verb string, body
 	switch {
 	case verb != call.Probe && verb != call.Join:
 		return nil, fmt.Errorf("%w: %q is reserved for members of the cluster", command.ErrRefused, verb)
-	case verb == call.Join && !token && ad.node.JoinToken() != "":
+	case verb == call.Join && !token && !ad.node.tokenless():
 		var a placement.Request
 		if err := parseArgs(body, &a); err != nil {
 			return call.Pack(nil, err)
@@ -370,7 +388,7 @@ func (ad *admin) CallStranger(ctx context.Context, token bool, verb string, body
 		if _, err := placement.Join(ad.node.cmap.Load(), &a); err != nil {
 			return call.Pack(nil, err) // the token would not help
 		}
-		return call.Pack(nil, fmt.Errorf("%w: the cluster's join token is required to join; run \"proa member token\" on a running node to print it, and pass it with --join-token", command.ErrRefused))
+		return call.Pack(nil, fmt.Errorf("%w: a valid join token is required to join; run \"proa member token\" on a running node to print one, and pass it with --join-token", command.ErrRefused))
 	}
 	return ad.Call(ctx, 0, verb, body)
 }

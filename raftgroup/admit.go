@@ -99,7 +99,7 @@ type PeerIdentity struct {
 // of the cluster yet goes by the token that it was given. Empty: there is none.
 func (ms *members) JoinToken() string {
 	if m := ms.cmap.Load(); m.Begun() {
-		return m.Cluster.Token
+		return m.Cluster.JoinToken(ms.node.NowMillis())
 	}
 	return ms.node.opt.JoinToken
 }
@@ -178,7 +178,10 @@ func (ms *members) admitNew(p *PeerIdentity) error {
 // tokenless reports whether this is a cluster of an earlier version, of which
 // nobody knows a token.
 func (ms *members) tokenless() bool {
-	return ms.JoinToken() == "" && !(ms.node.dir.Founder && !ms.cmap.Load().Begun())
+	if m := ms.cmap.Load(); m.Begun() {
+		return m.Cluster.Token == ""
+	}
+	return ms.node.opt.JoinToken == "" && !ms.node.dir.Founder
 }
 
 // moved takes in that a peer says it has another address than the map. It is

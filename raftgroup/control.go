@@ -84,7 +84,7 @@ func (co *controller) changes(cm *placement.Map) []placement.Change {
 	if changes := co.node.newRuns(cm); len(changes) > 0 || !cm.NeedsToken() {
 		return changes
 	}
-	return []placement.Change{placement.SetToken(cm, datadir.NewToken())}
+	return []placement.Change{placement.SetToken(cm, datadir.NewToken(), tokenOver)}
 }
 
 // reports is what is known of the cluster's nodes and shards.
@@ -105,16 +105,27 @@ func (co *controller) firstRows() []placement.Change {
 	if !co.node.dir.Founder || co.node.store.Damaged(co.node.meta()) {
 		return nil
 	}
-	token := co.node.opt.JoinToken
+	// Without a token that the founders were given nobody can join before an operator asks
+	// for one; the row has one all the same, so that strangers are not taken for nodes of a
+	// version without tokens.
+	token, ends := co.node.opt.JoinToken, co.node.NowMillis()+uint64(foundingTokenTTL.Milliseconds())
 	if token == "" {
-		token = datadir.NewToken()
+		token, ends = datadir.NewToken(), tokenOver
 	}
 	var nodes []placement.Node
 	for _, m := range co.node.dir.Members {
 		nodes = append(nodes, placement.Node{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis, Version: co.node.opt.Version})
 	}
-	return placement.Found(placement.Cluster{Replicas: co.node.dir.Replicas, Token: token, Engine: co.node.dir.Engine}, nodes, co.node.meta())
+	return placement.Found(placement.Cluster{Replicas: co.node.dir.Replicas, Token: token, TokenEnds: ends, Engine: co.node.dir.Engine}, nodes, co.node.meta())
 }
+
+const (
+	// foundingTokenTTL is how long a token with which the cluster is founded is good for
+	// others to join.
+	foundingTokenTTL = 24 * time.Hour
+	// tokenOver is the end of a token that nobody is told.
+	tokenOver = 1
+)
 
 // addressChanged reports whether this node's row is behind what the node says
 // of itself, and leader, that of the meta group, would put it right: one of an

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -383,8 +384,8 @@ func testJoiningTakesTheToken(t *testing.T, e placement.Engine) {
 	c.until("leaders", c.led)
 	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	n := c.nodes[1]
-	if len(n.JoinToken()) < datadir.TokenBytesMin {
-		t.Fatalf("token %q", n.JoinToken())
+	if token := n.JoinToken(); token != "" || n.tokenless() {
+		t.Fatalf("before anybody has asked for one the token is %q", token)
 	}
 	b, err := n.CallStranger(t.Context(), false, call.Join, fmt.Appendf(nil, `{"uid":"5","peer":"n9","engine":%q}`, string(e)))
 	must(t, err)
@@ -397,4 +398,67 @@ func testJoiningTakesTheToken(t *testing.T, e placement.Engine) {
 	if _, ok := n.cmap.Load().Node(2); ok {
 		t.Error("the stranger is a member")
 	}
+}
+
+// TestTokenEnds: a join token is good for as long as was asked for, and no longer.
+func TestTokenEnds(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	c.until("leaders", c.led)
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
+	n := c.nodes[1]
+	ask := func(args string) (j command.JoinToken) {
+		t.Helper()
+		b, err := c.admin(command.AdminMemberToken, args)
+		must(t, err)
+		must(t, json.Unmarshal(b, &j))
+		return j
+	}
+	expect := func(when string, j command.JoinToken, token string, ttl time.Duration) {
+		t.Helper()
+		if left := time.Duration(j.ForMillis) * time.Millisecond; j.Token != token || left > ttl || left < ttl-30*time.Second { // the request takes time, too
+			t.Errorf("%s: token %q for %v, want %q for %v", when, j.Token, left, token, ttl)
+		}
+		if got := n.JoinToken(); got != token {
+			t.Errorf("%s: nodes must know %q, want %q", when, got, token)
+		}
+	}
+	first := ask("{}")
+	if len(first.Token) < datadir.TokenBytesMin {
+		t.Fatalf("token %q", first.Token)
+	}
+	expect("at first", first, first.Token, time.Hour)
+	began := n.NowMillis()
+	c.pass(30 * time.Minute)
+	left := time.Hour - time.Duration(n.NowMillis()-began)*time.Millisecond
+	expect("for less than is left", ask(`{"ttl_ms":60000}`), first.Token, left)
+	expect("for more", ask(`{"ttl_ms":7200000}`), first.Token, 2*time.Hour)
+	ends := n.cmap.Load().Cluster.TokenEnds
+	if row := n.cmap.Load().Cluster; row.JoinToken(ends-1) != first.Token || row.JoinToken(ends) != "" {
+		t.Error("it does not end at its end")
+	}
+	c.pass(2 * time.Hour)
+	if n.JoinToken() != "" || n.tokenless() {
+		t.Errorf("it is valid after its end: %q", n.JoinToken())
+	}
+	second := ask(`{"ttl_ms":60000}`)
+	expect("after the end", second, second.Token, time.Minute)
+	third := ask(`{"new":true}`)
+	expect("a new one", third, third.Token, time.Hour)
+	if second.Token == first.Token || third.Token == second.Token {
+		t.Error("a token has come back")
+	}
+	if j := ask(`{"revoke":true}`); j.Token != "" || n.JoinToken() != "" {
+		t.Errorf("revoked: %q, %q", j.Token, n.JoinToken())
+	}
+	for _, args := range []string{`{"ttl_ms":59999}`, `{"ttl_ms":2592000001}`, `{"ttl_ms":18446744073709551615}`} {
+		if _, err := c.admin(command.AdminMemberToken, args); !errors.Is(err, command.ErrInvalid) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	n.engine.Post(func() { // as an earlier version has left it
+		must(t, n.proposeMeta(n.cmap.Load(), []placement.Change{placement.SetToken(n.cmap.Load(), "A TOKEN THAT NEVER ENDS", 0)}, make(metaWaiter, 1)))
+	})
+	c.until("a token without an end", func() bool { return n.JoinToken() == "A TOKEN THAT NEVER ENDS" })
+	fourth := ask("{}")
+	expect("in place of one without an end", fourth, fourth.Token, time.Hour)
 }

@@ -277,8 +277,8 @@ func TestClusterRefusals(t *testing.T) {
 	// A number that is in use, with another disk.
 	awaitRefused(t, join(2, peer(1)), "node 2 is already a member of this cluster with another data directory", "--node-id")
 	// Without the join token, and with another one.
-	awaitRefused(t, testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: []string{"--join", peer(1)}}), "join token is required", "proa member token")
-	awaitRefused(t, join(8, peer(1), "--join-token", "not-the-token-of-this-cluster"), "different join tokens")
+	awaitRefused(t, testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: []string{"--join", peer(1)}}), "a valid join token is required", "proa member token")
+	awaitRefused(t, join(8, peer(1), "--join-token", "not-the-token-of-this-cluster"), "the join token is not, or no longer, that of")
 	// A peer address that is in use.
 	awaitRefused(t, join(8, peer(1), "--advertise-peer", peer(3)), "already has the peer address")
 	// Another number of shards.

@@ -467,7 +467,7 @@ func TestOperations(t *testing.T) {
 	p.run("proa import FILE", "FILE", "rows")
 	p.await("get", "session:1")
 
-	token := strings.TrimSpace(p.run("proa -e n1:7400 member token", "n1", host(1)))
+	token := lastLine(p.run("proa -e n1:7400 member token", "n1", host(1)))
 	stop[4] = p.server("proa serve --join n1:7401 --join-token TOKEN --listen :7400 --data /var/lib/proa", host(4)+":7400", at(4, "TOKEN", token)...)
 	p.await("status")
 	p.move("proa shard move SHARD --from N --to N")
@@ -476,7 +476,7 @@ func TestOperations(t *testing.T) {
 	p.runAwaited("proa shard checksum --all")         // replicas are being moved
 	p.await("shard", "transfer", "meta", "--to", "2") // of which every node has a replica
 	delete(p.left, "proa shard transfer SHARD --to NODE")
-	token = strings.TrimSpace(p.run("proa member token --new"))
+	token = lastLine(p.run("proa member token --new"))
 	stop[5] = p.server("proa serve --join n1:7401 --join-token TOKEN ...", host(5)+":7400",
 		at(5, "TOKEN ...", token+" --listen "+host(5)+":7400 --peer-listen "+host(5)+":7401 --data data5")...)
 	p.run("proa member add 4", "4", "7")
@@ -569,4 +569,10 @@ func TestToolsOfPages(t *testing.T) {
 	for _, name := range []string{"CONTRIBUTING.md", "docs/architecture.md", "docs/growth.md", "docs/performance.md", "docs/reliability.md", "docs/simulator.md"} {
 		openPage(t, name).targets()
 	}
+}
+
+// lastLine is what a command prints behind its notes.
+func lastLine(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	return lines[len(lines)-1]
 }

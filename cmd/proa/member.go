@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -60,15 +61,32 @@ func memberAddCommand(a *app) *cobra.Command {
 }
 
 func memberTokenCommand(a *app) *cobra.Command {
-	var renew bool
+	var args command.TokenArgs
+	ttl := command.TokenTTLDefault
 	cmd := newCommand("member token", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case ttl < command.TokenTTLMin || ttl > command.TokenTTLMax:
+			return usagef("--ttl %v: a join token is valid for %v to %v", ttl, command.TokenTTLMin, command.TokenTTLMax)
+		case args.New && args.Revoke:
+			return usagef("--new and --revoke cannot be used together")
+		}
+		args.TTLMillis = uint64(ttl.Milliseconds())
 		var t command.JoinToken
-		if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
+		if err := a.administer(cmd.Context(), command.AdminMemberToken, args, &t); err != nil {
 			return err
+		}
+		if args.Revoke {
+			return a.Show(&t, "no node can join any more until \"proa member token\" makes another token\n")
+		}
+		if t.ForMillis > 0 {
+			a.Note("the token is valid for %s", render.TTL(time.Duration(t.ForMillis)*time.Millisecond))
 		}
 		return a.Show(&t, "%s\n", t.Token)
 	})
-	cmd.Flags().BoolVar(&renew, "new", false, "replace the token")
+	f := cmd.Flags()
+	f.DurationVar(&ttl, "ttl", ttl, "`time` for which the token is valid at least")
+	f.BoolVar(&args.New, "new", false, "replace the token")
+	f.BoolVar(&args.Revoke, "revoke", false, "make the token invalid")
 	return cmd
 }
 

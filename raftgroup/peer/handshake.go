@@ -449,7 +449,7 @@ func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code
 		// the one by which the proof was judged.
 		other := theirs.otherToken || !theirs.Signed && t.handler().JoinToken() != ""
 		if ours.stranger() && other {
-			return "the two nodes have different join tokens; \"proa member token\" on a running node prints the token of its cluster", CodeToken
+			return "the join token is not, or no longer, that of the other node's cluster; \"proa member token\" on a running node prints one", CodeToken
 		}
 		return "", CodeNone
 	}

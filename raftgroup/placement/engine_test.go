@@ -40,7 +40,7 @@ func TestEngineInTheMap(t *testing.T) {
 		if err := m.Add("cluster", []byte(row), 1); err != nil || m.Cluster.Engine != engine {
 			t.Errorf("%s: %v, %v", row, m.Cluster.Engine, err)
 		}
-		if c := SetToken(m, "other").Row.(Cluster); c.Engine != engine {
+		if c := SetToken(m, "other", 5).Row.(Cluster); c.Engine != engine {
 			t.Errorf("with another token %v has %v", engine, c.Engine)
 		}
 	}

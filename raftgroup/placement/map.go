@@ -50,7 +50,10 @@ const (
 type Cluster struct {
 	Replicas int    `json:"replicas"`        // the replication factor: replicas of each shard, where there are as many nodes
 	Token    string `json:"token,omitempty"` // the join token; clusters founded by earlier versions have none at first
-	Engine   Engine `json:"engine,omitempty"`
+	// TokenEnds is when Token ends, in Unix ms of the cluster's time; 0: never, as tokens of
+	// earlier versions.
+	TokenEnds uint64 `json:"token_ends,omitempty"`
+	Engine    Engine `json:"engine,omitempty"`
 }
 
 // Node is the row of a member. A row without UID stands for a node that may join

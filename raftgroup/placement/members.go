@@ -221,11 +221,20 @@ func Announced(m *Map, node uint64, said *Node) (Change, error) {
 	return row.Put(), nil
 }
 
-// SetToken returns the change that makes token the join token.
-func SetToken(m *Map, token string) Change {
+// SetToken returns the change that makes token the join token, until ends (Unix ms).
+func SetToken(m *Map, token string, ends uint64) Change {
 	row := m.Cluster
-	row.Token = token
+	row.Token, row.TokenEnds = token, ends
 	return Change{clusterKey, row}
+}
+
+// JoinToken returns what a node must know to join at a time (Unix ms); empty: nobody can
+// join.
+func (c *Cluster) JoinToken(now uint64) string {
+	if c.TokenEnds != 0 && now >= c.TokenEnds {
+		return ""
+	}
+	return c.Token
 }
 
 // NeedsToken reports whether the cluster was founded by a version without join
