@@ -60,10 +60,7 @@ func (c *connOutput) output() *bufpool.Buffer {
 
 // unsent is how many bytes wait to be written. c.mu must be held.
 func (c *connOutput) unsent() int {
-	n := 0
-	if c.out != nil {
-		n += len(c.out.B)
-	}
+	n := c.outputLen()
 	if c.sending != nil {
 		n += len(c.sending.B) - c.sent
 	}
@@ -84,6 +81,12 @@ func (c *connOutput) Backlog() int {
 func (c *connOutput) outputBytes() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.outputLen()
+}
+
+// outputLen is outputBytes for who holds c.mu. A read that missed the cache may have
+// left an empty buffer, which nobody is going to write.
+func (c *connOutput) outputLen() int {
 	if c.out == nil {
 		return 0
 	}
@@ -237,7 +240,7 @@ func (c *conn) parks(j *job, unsentMax int) bool {
 	case j.large != nil && j.large.asked:
 		return false // see largeReply.drop
 	case large && c.translated:
-		return !c.translator.Next(j.id) || c.granted > 0 && (c.out != nil || c.sending != nil)
+		return !c.translator.Next(j.id) || c.granted > 0 && (c.outputLen() > 0 || c.sending != nil)
 	case large:
 		has := c.claimed + c.granted
 		return has > 0 && has+int64(j.large.bytes) > c.srv.admission.fairReplies || c.unsent() >= unsentMax

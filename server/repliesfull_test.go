@@ -128,3 +128,28 @@ func TestKeysAreCounted(t *testing.T) {
 	r.want("KEYS nothing*", "*0|")
 	eventually(t, "nothing is counted", func() bool { return share.usedBytes() == 0 })
 }
+
+// TestEmptyOutputParksNothing: a large reply that is next does not wait behind an output
+// buffer in which nothing is, since nobody writes that.
+func TestEmptyOutputParksNothing(t *testing.T) {
+	s, _ := live(t, Config{})
+	c := s.newConn(deaf{}, NewRedis(s, false))
+	j := job{c: c, large: &largeReply{bytes: 300_000}}
+	for !c.translator.Next(j.id) {
+		j.id++
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept.Store(64) // replies that wait for their turn
+	c.granted = 64
+	out := c.output()
+	if c.parks(&j, s.cfg.OutputBytesMax) {
+		t.Error("it is parked behind an empty buffer")
+	}
+	out.B = append(out.B, 1)
+	if !c.parks(&j, s.cfg.OutputBytesMax) {
+		t.Error("it is not parked behind output that is to be written")
+	}
+	c.granted = 0
+	c.dropOutput()
+}
