@@ -23,6 +23,7 @@ func (l *loader) check() {
 		"this system has no epoll; use net or auto")
 	l.rule(c.Network.Transport != "netpoll" || c.machine.Netpoll, "network.transport",
 		"netpoll does not run on this system; use net or auto")
+	l.checkTLS(&c.TLS)
 	l.checkCluster()
 
 	l.rule(c.Concurrency.WorkerThreads > 2*c.Network.EventLoops, "concurrency.worker_threads",
@@ -44,6 +45,14 @@ func (l *loader) checkRaft(r *Raft) {
 		"Raft draws each election timeout between the lower bound and twice that: must be exactly twice %s; set it to "+FormatDuration(2*r.ElectionTimeoutMin), "raft.election_timeout_min")
 	l.rule(r.ReplicationTimeout >= r.ElectionTimeoutMax, "raft.replication_timeout",
 		"a follower may not answer for that long during an election: must be at least %s", "raft.election_timeout_max")
+}
+
+func (l *loader) checkTLS(t *TLS) {
+	l.rule(t.Cert == "" || t.Key != "", "tls.key", "is not set, but %s is: set both", "tls.cert")
+	l.rule(t.Key == "" || t.Cert != "", "tls.cert", "is not set, but %s is: set both", "tls.key")
+	l.rule(t.Mode == Off || t.Cert != "" || t.Key != "", "tls.mode", "needs a certificate: set tls.cert and tls.key")
+	l.rule(t.ClientAuth == Off || t.ClientCA != "", "tls.client_auth", "needs the authorities that sign clients' certificates: set tls.client_ca")
+	l.rule(t.ClientCA == "" || t.Mode != Off, "tls.client_ca", "has no effect while %s is off: set tls.cert and tls.key", "tls.mode")
 }
 
 // checkCluster applies the rules of several nodes.

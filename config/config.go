@@ -20,6 +20,7 @@ type Config struct {
 	Node        Node
 	Listen      Listen
 	Network     Network
+	TLS         TLS
 	RESP        RESP
 	Raft        Raft
 	Storage     Storage
@@ -73,6 +74,23 @@ type Network struct {
 	IOUringDepth       int           // without effect in this version
 	ConnectionPoolSize int           // connections between two nodes
 }
+
+// TLS holds what concerns the encryption of client port, Redis port and admin HTTP.
+type TLS struct {
+	Mode       string // "off", "optional" or "required"; never "auto" after Load
+	Cert       string // PEM file
+	Key        string // PEM file
+	ClientCA   string // PEM file of authorities that sign clients' certificates
+	ClientAuth string // "off", "optional" or "required"; never "auto" after Load
+	MinVersion string // "1.3" or "1.2"
+}
+
+// Words of TLS.Mode and TLS.ClientAuth.
+const (
+	Off      = "off"
+	Optional = "optional"
+	Required = "required"
+)
 
 // RESP holds what concerns the Redis protocol.
 type RESP struct {

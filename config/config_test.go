@@ -123,6 +123,25 @@ func TestComputedOnLargeMachine(t *testing.T) {
 	}
 }
 
+// TestComputedTLS: whoever gives files means them.
+func TestComputedTLS(t *testing.T) {
+	for _, tt := range []struct {
+		file             string
+		mode, clientAuth string
+	}{
+		{"{}", "off", "off"},
+		{"{cert: c, key: k}", "required", "off"},
+		{"{cert: c, key: k, client_ca: a}", "required", "optional"},
+		{"{cert: c, key: k, client_ca: a, mode: optional, client_auth: required}", "optional", "required"},
+		{"{cert: c, key: k, mode: off}", "off", "off"},
+		{"{cert: c, key: k, client_ca: a, client_auth: off, min_version: 1.2}", "required", "off"},
+	} {
+		if c := mustLoad(t, sources{file: "tls: " + tt.file, env: []string{"PROA_TLS=true", "PROA_TLS_CA=/ca", "PROA_TLS_SERVER_NAME=x"}}); c.TLS.Mode != tt.mode || c.TLS.ClientAuth != tt.clientAuth {
+			t.Errorf("%s: %+v", tt.file, c.TLS)
+		}
+	}
+}
+
 // Every machine and every bound a user may set gets computed sizes that pass
 // the checks.
 func TestComputedFitsAnyMachine(t *testing.T) {
@@ -172,13 +191,15 @@ func TestEveryFlagReachesItsKey(t *testing.T) {
 		"data": "/x", "node-id": "7", "shards": "2", "listen": ":9", "unix": "/s", "peer-listen": ":8",
 		"admin-listen": ":7", "resp-listen": ":6", "log-level": "warn", "log-format": "json", "join": "a:1,b:2",
 		"advertise-peer": "c:3", "advertise-client": "d:4", "advertise-resp": "e:5",
+		"tls": "optional", "tls-cert": "/c", "tls-key": "/k", "tls-client-ca": "/a",
 	}
+	certificate := []string{"PROA_TLS_CERT=/cert", "PROA_TLS_KEY=/key"} // which other keys need
 	for _, k := range new(Config).keys() {
 		name, keyName := k.flag, k.name
 		if name == "" {
 			continue
 		}
-		c, err := load(t, sources{args: []string{"--" + name, values[name]}})
+		c, err := load(t, sources{env: certificate, args: []string{"--" + name, values[name]}})
 		if err != nil {
 			t.Errorf("--%s: %v", name, err)
 			continue
@@ -251,6 +272,12 @@ func TestRefused(t *testing.T) {
 		{"replicas", sources{file: "cluster: {replication_factor: 8}"}, []string{"out of range (allowed: 1 to 7)"}},
 		{"drift", sources{file: "cluster: {clock_drift: 21%}"}, []string{"out of range (allowed: 0% to 20%)"}},
 		{"replaced too early", sources{file: "cluster: {replace_after: 1s}"}, []string{"must be at least twice raft.election_timeout_max (600ms, default)"}},
+		{"certificate without its key", sources{args: []string{"--tls-cert", "/c"}}, []string{"tls.key: is not set, but tls.cert (/c, flag --tls-cert) is: set both"}},
+		{"key without its certificate", sources{args: []string{"--tls-key", "/k"}}, []string{"tls.cert: is not set, but tls.key (/k, flag --tls-key) is: set both"}},
+		{"TLS without a certificate", sources{args: []string{"--tls", "required"}}, []string{"tls.mode = required: needs a certificate: set tls.cert and tls.key"}},
+		{"clients' certificates without an authority", sources{file: "tls: {cert: /c, key: /k, client_auth: required}"}, []string{"tls.client_auth = required: needs the authorities that sign clients' certificates: set tls.client_ca"}},
+		{"an authority without TLS", sources{file: "tls: {cert: /c, key: /k, client_ca: /a, mode: off}"}, []string{"tls.client_ca = /a: has no effect while tls.mode (off, "}},
+		{"TLS too old", sources{file: "tls: {min_version: 1.1}"}, []string{"out of range (allowed: 1.3 or 1.2)"}},
 		{"slow too early", sources{file: "raft: {replication_timeout: 500ms}"}, []string{"raft.replication_timeout = 500ms: a follower may not answer for that long"}},
 	}
 	for _, tt := range tests {

@@ -14,6 +14,7 @@ type FileBudget struct {
 	Forwards  int
 	Forwarded int // streams of clients' requests from other nodes
 	State     int // files of the state
+	Shaking   int // connections in the handshake of TLS
 	Clients   int // connections over all of listen.client, listen.unix and listen.resp
 }
 
@@ -25,6 +26,7 @@ const (
 	filesOfPeersIn   = 512
 	filesOfPeersOut  = 64 // beside Forwards
 	filesOfForwarded = 1024
+	filesOfShaking   = 4096
 	filesOfState     = 1000 // at least, where the limit is not low
 	filesOfStateMax  = 1 << 16
 	clientsLeast     = 16 // fewer are not worth a start, unless fewer are wanted
@@ -55,6 +57,9 @@ func (c *Config) FileBudget(limit uint64) (FileBudget, error) {
 		b.PeersOut = min(filesOfPeersOut, low/32) + b.Forwards
 		b.Forwarded = min(filesOfForwarded, low/16)
 	}
+	if c.TLS.Mode != Off {
+		b.Shaking = min(filesOfShaking, low/8)
+	}
 	left := low - b.taken()
 	if least := min(wanted, clientsLeast); left < least {
 		return b, fmt.Errorf("the limit of open files, %d, is too low: %d are needed in addition to client connections, and at least 1024 are recommended; raise it with ulimit -n or LimitNOFILE=", low, b.taken())
@@ -68,12 +73,15 @@ func (c *Config) FileBudget(limit uint64) (FileBudget, error) {
 
 // taken is what is kept from clients.
 func (b *FileBudget) taken() int {
-	return b.Process + b.Log + b.Admin + b.PeersIn + b.PeersOut + b.Forwarded + b.State
+	return b.Process + b.Log + b.Admin + b.PeersIn + b.PeersOut + b.Forwarded + b.Shaking + b.State
 }
 
 // Needed is the limit of open files at which clients get all the connections
 // that are wanted.
 func (b *FileBudget) Needed(wanted int) int {
 	full := FileBudget{Process: b.Process, Log: b.Log, Admin: filesOfAdmin, PeersIn: filesOfPeersIn, PeersOut: filesOfPeersOut + b.Forwards, Forwarded: filesOfForwarded, State: filesOfState}
+	if b.Shaking > 0 {
+		full.Shaking = filesOfShaking
+	}
 	return full.taken() + wanted
 }

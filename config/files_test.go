@@ -19,6 +19,8 @@ func TestFileBudget(t *testing.T) {
 		{"unlimited", nil, 1<<64 - 1, 10_000},
 		{"low", nil, 1024, 450},
 		{"low, alone", []string{"listen.peer=off"}, 1024, 650},
+		{"low, with TLS", []string{"tls.cert=c", "tls.key=k"}, 1024, 320},
+		{"high, with TLS", []string{"tls.cert=c", "tls.key=k"}, 1 << 20, 10_000},
 		{"low and few are wanted", []string{"concurrency.max_connections=50"}, 1024, 50},
 		{"very low", nil, 256, 40},
 		{"too low", nil, 128, -1},

@@ -105,7 +105,7 @@ const (
 // keys returns the table bound to the fields of c, in the order of the
 // reference.
 func (c *Config) keys() []key {
-	n, l, w, rd, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.RESP, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
+	n, l, w, t, rd, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.TLS, &c.RESP, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
 	return []key{
 		{name: "node.id", flag: "node-id", usage: "`number` of this node in its cluster", fallback: auto, value: nodeID(&n.ID), zero: auto, compute: func(c *Config) { c.Node.ID = 0 }},
 		{name: "node.data_dir", flag: "data", usage: "data `directory`", fallback: "./proa-data", value: pathname(&n.DataDir, "a path", true, math.MaxInt)},
@@ -137,6 +137,13 @@ func (c *Config) keys() []key {
 		{name: "network.zero_copy_enabled", fallback: "true", value: boolean(&w.ZeroCopyEnabled), effect: Unavailable},
 		{name: "network.io_uring_depth", fallback: "1024", value: integer(&w.IOUringDepth, 1, 32768), effect: Unavailable},
 		{name: "network.connection_pool_size", fallback: "100", value: integer(&w.ConnectionPoolSize, 1, 10000), effect: SeveralNodes},
+
+		{name: "tls.mode", flag: "tls", usage: "`mode` of TLS for clients: off, optional or required", fallback: auto, value: choice(&t.Mode, Off, Optional, Required), compute: computeTLSMode},
+		{name: "tls.cert", flag: "tls-cert", usage: "certificate `file` (PEM) of the server", fallback: "", value: pathname(&t.Cert, "a path, or empty for none", false, math.MaxInt)},
+		{name: "tls.key", flag: "tls-key", usage: "key `file` (PEM) of the server's certificate", fallback: "", value: pathname(&t.Key, "a path, or empty for none", false, math.MaxInt)},
+		{name: "tls.client_ca", flag: "tls-client-ca", usage: "`file` (PEM) of authorities that sign clients' certificates", fallback: "", value: pathname(&t.ClientCA, "a path, or empty for none", false, math.MaxInt)},
+		{name: "tls.client_auth", fallback: auto, value: choice(&t.ClientAuth, Off, Optional, Required), compute: computeClientAuth},
+		{name: "tls.min_version", fallback: "1.3", value: choice(&t.MinVersion, "1.3", "1.2")},
 
 		{name: "resp.redirect", fallback: "false", value: boolean(&rd.Redirect)},
 
@@ -220,6 +227,21 @@ func computeAdvertiseRESP(c *Config) {
 		computeListenRESP(c) // stands later in the table
 	}
 	c.Node.AdvertiseRESP = c.advertised(c.Listen.RESP)
+}
+
+// computeTLSMode has whoever gives a certificate mean it.
+func computeTLSMode(c *Config) {
+	c.TLS.Mode = Off
+	if c.TLS.Cert != "" {
+		c.TLS.Mode = Required
+	}
+}
+
+func computeClientAuth(c *Config) {
+	c.TLS.ClientAuth = Off
+	if c.TLS.ClientCA != "" {
+		c.TLS.ClientAuth = Optional
+	}
 }
 
 func computeTransport(c *Config) {

@@ -21,6 +21,12 @@ const (
 	EnvEndpoints = "PROA_ENDPOINTS"  // servers the commands talk to
 	EnvContext   = "PROA_CONTEXT"    // name of the cluster the commands talk to
 	EnvJoinToken = "PROA_JOIN_TOKEN" // node.join_token
+
+	// How the commands talk to servers. PROA_TLS_CERT and PROA_TLS_KEY, which the
+	// commands read too, are keys.
+	EnvTLS           = "PROA_TLS"
+	EnvTLSCA         = "PROA_TLS_CA"
+	EnvTLSServerName = "PROA_TLS_SERVER_NAME"
 )
 
 // Options say where Load looks. The zero value reads the process's
@@ -279,7 +285,7 @@ func (l *loader) environment(environ []string) {
 			y.set(name, text, variable)
 			continue
 		}
-		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext}, variable) {
+		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext, EnvTLS, EnvTLSCA, EnvTLSServerName}, variable) {
 			continue
 		}
 		like := didYouMean(variable, names)

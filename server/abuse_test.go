@@ -111,9 +111,7 @@ func TestUntrustworthyStreams(t *testing.T) {
 			if protocol.Status(f.Code) != protocol.StatusProtocol || errorText(t, f) == "" {
 				t.Errorf("%s: answered %v", name, protocol.Status(f.Code))
 			}
-			if tcp, ok := d.nc.(*net.TCPConn); ok {
-				_ = tcp.CloseWrite()
-			}
+			_ = halfClose(d.nc)
 			ended(t, d)
 		}
 		eventually(t, "no connection left", func() bool { return s.conns.len() == 0 })
@@ -167,7 +165,7 @@ func TestHandshakeComesFirst(t *testing.T) {
 			"too new":       frame(protocol.OpHello, 1, (&protocol.Hello{VersionMin: 8, VersionMax: 9}).AppendTo(nil)),
 			"cut off HELLO": frame(protocol.OpHello, 1, []byte{1, 1}),
 		} {
-			nc, err := net.Dial("tcp", addr.String())
+			nc, err := connect(addr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,7 +176,7 @@ func TestHandshakeComesFirst(t *testing.T) {
 			if f := d.receive(); protocol.Status(f.Code) != protocol.StatusHandshake {
 				t.Errorf("%s: answered %v", name, protocol.Status(f.Code))
 			}
-			_ = nc.(*net.TCPConn).CloseWrite()
+			_ = halfClose(nc)
 			ended(t, d)
 			nc.Close()
 		}
@@ -200,7 +198,7 @@ func TestHalfClose(t *testing.T) {
 		if _, err := d.nc.Write(b); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.nc.(*net.TCPConn).CloseWrite(); err != nil {
+		if err := halfClose(d.nc); err != nil {
 			t.Fatal(err)
 		}
 		for i := range n {
@@ -295,7 +293,7 @@ func TestConnectionLimit(t *testing.T) {
 		for range 3 {
 			held = append(held, dial(t, addr))
 		}
-		nc, err := net.Dial("tcp", addr.String())
+		nc, err := connect(addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -337,7 +335,7 @@ func TestStalledFrameAndIdleness(t *testing.T) {
 // connection may be closed for its silence before the server gets to read that.
 func greet(t *testing.T, addr net.Addr) *dialer {
 	t.Helper()
-	nc, err := net.Dial(addr.Network(), addr.String())
+	nc, err := connect(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -518,7 +516,7 @@ func FuzzConnection(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := dial(t, addr)
 		_, _ = d.nc.Write(data)
-		_ = d.nc.(*net.TCPConn).CloseWrite()
+		_ = halfClose(d.nc)
 		ended(t, d) // the end always comes
 		d.nc.Close()
 		if fr := dial(t, addr).call(protocol.OpPing, []byte("x")); protocol.Status(fr.Code) != protocol.StatusOK {

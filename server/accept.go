@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -100,9 +101,27 @@ func (a *acceptor) admit(nc net.Conn, ln listener) {
 		_ = tc.SetNoDelay(!s.cfg.Delay)
 		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.cfg.KeepAlive > 0, Idle: max(s.cfg.KeepAlive, 0)})
 	}
+	if ln.tls == nil {
+		a.serve(nc, nil, ln)
+		return
+	}
+	switch k := s.enter(nc); {
+	case k == nil:
+	case a.begin(1):
+		go a.shakeHands(k, ln)
+	default:
+		_ = k.leave()
+		nc.Close()
+	}
+}
+
+// serve makes a connection of one that has been accepted. tc is nc, where it speaks
+// TLS.
+func (a *acceptor) serve(nc net.Conn, tc *tls.Conn, ln listener) {
+	s := a.srv
 	x := a.open(nc)
 	c := s.newConn(x, ln.protocol)
-	c.listener = ln.number
+	c.listener, c.tls = ln.number, tc
 	if s.draining.Load() || !s.conns.add(c) {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(s.rejection(c))

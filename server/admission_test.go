@@ -571,7 +571,7 @@ func TestLargeRepliesTakeTurns(t *testing.T) {
 		var all sync.WaitGroup
 		for range clients { // that do, while others go away one after another
 			all.Go(func() {
-				d, err := net.Dial(addr.Network(), addr.String())
+				d, err := connect(addr)
 				if err != nil {
 					t.Error(err)
 					return

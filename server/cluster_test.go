@@ -122,13 +122,13 @@ func newFakeCluster(t testing.TB, cfg Config, n, shards, copies int, redirect ..
 func (n *fakeNode) start(t testing.TB, cfg Config) {
 	t.Helper()
 	cfg.Node, cfg.Cluster = n.id, 99
-	s, err := New(cfg, n)
+	s, err := newOver(t, cfg, n)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.drive = s.Drive
 	n.cluster.with(func() { n.srv = s })
-	if n.addr, err = s.Listen("127.0.0.1:0"); err != nil {
+	if n.addr, err = listenOver(s, s.Listen); err != nil {
 		t.Fatal(err)
 	}
 	redisAddr, err := listenRedis(s, n.cluster.redirect)

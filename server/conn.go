@@ -46,6 +46,7 @@ type conn struct {
 
 	connInput
 	connOutput
+	connSecurity
 	epollConn
 	identity
 	background

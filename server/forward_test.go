@@ -648,7 +648,7 @@ func TestHalfCloseWhileForwarded(t *testing.T) {
 		if _, err := d.nc.Write(b); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.nc.(*net.TCPConn).CloseWrite(); err != nil {
+		if err := halfClose(d.nc); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 2 * n {

@@ -75,7 +75,7 @@ func TestSilentRedisConnections(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		cfg.ConnectionsMax = 16
 		s, addr := live(t, cfg)
-		spoken, err := net.Dial("tcp", redisAddr(s).String())
+		spoken, err := connect(redisAddr(s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +89,7 @@ func TestSilentRedisConnections(t *testing.T) {
 		}
 		var silent []net.Conn
 		for i := range 60 {
-			nc, err := net.Dial("tcp", redisAddr(s).String())
+			nc, err := connect(redisAddr(s))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -145,7 +145,7 @@ func TestRefusedConnectionIsNotReadOn(t *testing.T) {
 			{addr, string(frame(protocol.OpPing, 1, nil)), ""},
 		} {
 			before := s.counters.bytesIn.Load()
-			nc, err := net.Dial("tcp", tt.addr.String())
+			nc, err := connect(tt.addr)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -24,13 +24,13 @@ type dialer struct {
 
 func dial(t testing.TB, addr net.Addr) *dialer {
 	t.Helper()
-	return handshake(t, dialRaw(t, addr))
+	return speak(t, dialRaw(t, addr))
 }
 
 // dialRaw connects and says nothing.
 func dialRaw(t testing.TB, addr net.Addr) net.Conn {
 	t.Helper()
-	nc, err := net.Dial(addr.Network(), addr.String())
+	nc, err := connect(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,8 +38,8 @@ func dialRaw(t testing.TB, addr net.Addr) net.Conn {
 	return nc
 }
 
-// handshake begins to speak the native protocol.
-func handshake(t testing.TB, nc net.Conn) *dialer {
+// speak begins to speak the native protocol.
+func speak(t testing.TB, nc net.Conn) *dialer {
 	t.Helper()
 	d := &dialer{t: t, nc: nc}
 	hello := protocol.Hello{VersionMin: 1, VersionMax: 1, Features: protocol.FeatureSessions, Name: []byte("test")}
@@ -104,7 +104,9 @@ func (d *dialer) put(key, value string) protocol.Frame {
 var NewRedis func(s *Server, redirect bool) Protocol
 
 func listenRedis(s *Server, redirect bool) (net.Addr, error) {
-	return s.ListenFor(NewRedis(s, redirect), "127.0.0.1:0", "--resp-listen")
+	return listenOver(s, func(address string, options ...ListenOption) (net.Addr, error) {
+		return s.ListenFor(NewRedis(s, redirect), address, "--resp-listen", options...)
+	})
 }
 
 const (
@@ -132,7 +134,7 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 		t.Fatal(err)
 	}
 	cfg.Node = 1 // as single says
-	s, err := New(cfg, single{n})
+	s, err := newOver(t, cfg, single{n})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +142,7 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 		f(s)
 	}
 	n.Start(s.Drive)
-	addr, err := s.Listen("127.0.0.1:0")
+	addr, err := listenOver(s, s.Listen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,9 +165,14 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	return s, addr
 }
 
-// transports runs a test on each transport that has what the test needs.
+// transports runs a test on each transport that has what the test needs, and on those
+// that carry TLS with clients that speak it.
 func transports(t *testing.T, f func(t *testing.T, cfg Config), needs ...Capability) {
-	for _, tr := range Transports {
+	eachTransport(t, append(Transports[:len(Transports):len(Transports)], Transport{Name: "net" + overTLS}), f, needs...)
+}
+
+func eachTransport(t *testing.T, list []Transport, f func(t *testing.T, cfg Config), needs ...Capability) {
+	for _, tr := range list {
 		t.Run(tr.Name, func(t *testing.T) {
 			for _, need := range needs {
 				if instead, lacks := tr.Lacks[need]; lacks {
@@ -240,11 +247,11 @@ func TestCloseBeforeServe(t *testing.T) {
 		defer n.Close(t.Context())
 		for range 200 {
 			cfg.Node = 1 // as single says
-			s, err := New(cfg, single{n})
+			s, err := newOver(t, cfg, single{n})
 			if err != nil {
 				t.Fatal(err)
 			}
-			addr, err := s.Listen("127.0.0.1:0")
+			addr, err := listenOver(s, s.Listen)
 			if err != nil {
 				t.Fatal(err)
 			}

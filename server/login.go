@@ -110,7 +110,12 @@ func (i *identity) ownLogin() access.Login {
 }
 
 // certified is the name in the certificate of the client, "" where there is none.
-func (i *identity) certified() string { return "" }
+func (i *identity) certified() string {
+	if cert := i.c.PeerCertificate(); cert != nil {
+		return cert.Subject.CommonName
+	}
+	return ""
+}
 
 // renewGrants gives connections what their users may do now, and ends those whose user is
 // gone, until the server closes.

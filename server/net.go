@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"time"
@@ -45,7 +46,11 @@ func (n *netTransport) admitForwarded(from uint64, nc net.Conn) {
 }
 
 func newNetConn(n *netTransport, nc net.Conn) *netConn {
-	return &netConn{transport: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
+	x := &netConn{transport: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
+	if tc, ok := nc.(*tls.Conn); ok {
+		x.wire = tc.NetConn().(*wire)
+	}
+	return x
 }
 
 // start begins to serve c, which is in its table.
@@ -64,9 +69,11 @@ func (x *netConn) start(c *conn) {
 type netConn struct {
 	transport *netTransport
 	nc        net.Conn
+	wire      *wire         // carries nc, where it speaks TLS; nil: it does not
 	wake      chan struct{} // there is output
 	resumed   chan struct{} // the pause is over
 	gone      chan struct{} // closed when reading has ended for good
+	cut       bool          // a write has failed, maybe in the middle; belongs to the writer
 }
 
 func (x *netConn) kick(c *conn) {
@@ -92,7 +99,14 @@ func (x *netConn) resume(c *conn) {
 // interrupt ends a read.
 func (x *netConn) interrupt(*conn) { _ = x.nc.SetReadDeadline(time.Unix(1, 0)) }
 
-func (x *netConn) shut(*conn) { x.nc.Close() }
+func (x *netConn) shut(c *conn) {
+	if x.wire == nil {
+		x.nc.Close()
+		return
+	}
+	x.wire.hangUp() // the writer takes leave
+	x.kick(c)
+}
 
 func (x *netConn) local(*conn) bool { return localPeer(x.nc) }
 
@@ -228,7 +242,8 @@ func (x *netConn) writeLoop(c *conn) {
 		case <-x.transport.stopped:
 			return
 		}
-		if !x.writeAll(c) {
+		switch {
+		case x.wire != nil && x.wire.hung.Load(), !x.writeAll(c):
 			return
 		}
 		c.mu.Lock()
@@ -262,6 +277,7 @@ func (x *netConn) writeAll(c *conn) bool {
 		c.mu.Unlock()
 		b.Release()
 		if err != nil {
+			x.cut = true
 			return false
 		}
 		c.unpause()
@@ -282,11 +298,7 @@ func (x *netConn) write(c *conn, b []byte) (n int, err error) {
 }
 
 func (x *netConn) release(c *conn) {
-	if tc, ok := x.nc.(interface{ CloseWrite() error }); ok {
-		_ = tc.CloseWrite()
-		x.linger()
-	}
-	x.nc.Close()
+	x.leave(c)
 	c.mu.Lock()
 	c.closed = true
 	c.gone.Store(true)
@@ -300,11 +312,30 @@ func (x *netConn) release(c *conn) {
 	c.table.remove(c)
 }
 
+// leave closes the connection, and says so first.
+func (x *netConn) leave(c *conn) {
+	nc := x.nc
+	if x.wire != nil {
+		if !x.cut {
+			_ = c.tls.CloseWrite()
+		}
+		nc = x.wire
+	}
+	defer nc.Close()
+	if x.wire != nil && x.wire.hung.Load() {
+		return
+	}
+	if half, ok := nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+		x.linger(nc)
+	}
+}
+
 // linger waits for the end of the peer's input.
-func (x *netConn) linger() {
+func (x *netConn) linger(nc net.Conn) {
 	end := time.Now().Add(lingerTimeout)
-	_ = x.nc.SetReadDeadline(end)
-	if _, err := io.CopyN(io.Discard, x.nc, lingerBytes); err != nil {
+	_ = nc.SetReadDeadline(end)
+	if _, err := io.CopyN(io.Discard, nc, lingerBytes); err != nil {
 		return // the end, or the deadline
 	}
 	select {

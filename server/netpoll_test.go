@@ -93,7 +93,7 @@ func TestReasonIsDelivered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	d := handshake(t, nc)
+	d := speak(t, nc)
 	value := strings.Repeat("v", 64<<10)
 	want(t, d.put("large", value), protocol.StatusOK)
 	var c *conn

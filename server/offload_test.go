@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -169,7 +168,7 @@ func TestWideRequestsKeepTheirOrder(t *testing.T) {
 			go func() {
 				defer wg.Done()
 				for range 3 {
-					nc, err := net.Dial("tcp", redisAddr(s).String())
+					nc, err := connect(redisAddr(s))
 					if err != nil {
 						t.Error(err)
 						return

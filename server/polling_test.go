@@ -71,12 +71,12 @@ func TestPollingDoesNotWaitForTheDisk(t *testing.T) {
 		}
 		d := &slowDisk{single: single{n}, gate: make(chan struct{})}
 		cfg.Threads = 4
-		s, err := New(cfg, d)
+		s, err := newOver(t, cfg, d)
 		if err != nil {
 			t.Fatal(err)
 		}
 		n.Start(s.Drive)
-		addr, err := s.Listen("127.0.0.1:0")
+		addr, err := listenOver(s, s.Listen)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +34,7 @@ func FuzzRedis(f *testing.F) {
 			at := len(stream) * int(cut) / 256
 			_, _ = c.Write(stream[:at])
 			_, _ = c.Write(stream[at:])
-			_ = c.Conn.Conn.(*net.TCPConn).CloseWrite()
+			_ = halfClose(c.Conn.Conn)
 		}()
 		got := 0
 		for {

@@ -26,12 +26,12 @@ type redisClient struct {
 
 func dialRedis(t testing.TB, addr net.Addr) *redisClient {
 	t.Helper()
-	c, err := resptest.Dial(addr.Network(), addr.String())
+	nc, err := connect(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	return &redisClient{t, c}
+	t.Cleanup(func() { nc.Close() })
+	return &redisClient{t, &resptest.Conn{Reader: resptest.NewReader(nc), Conn: nc}}
 }
 
 // liveRedis starts a server over a real node, and connects to it.
@@ -436,7 +436,7 @@ func TestRedisHalfClose(t *testing.T) {
 			b = resptest.AppendRequest(resptest.AppendRequest(b, "INCR", "k"), "GET", "k")
 		}
 		c.write(resptest.AppendRequest(b, "DBSIZE"))
-		if err := c.Conn.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		if err := halfClose(c.Conn.Conn); err != nil {
 			t.Fatal(err)
 		}
 		for i := range count {
@@ -1023,7 +1023,7 @@ func TestRedisGone(t *testing.T) {
 				}
 			}
 			if i%2 == 0 {
-				_ = c.Conn.Conn.(*net.TCPConn).SetLinger(0)
+				reset(c.Conn.Conn)
 			}
 			c.Close()
 		}

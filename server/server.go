@@ -81,6 +81,7 @@ type Config struct {
 
 	ConnectionsMax     int           // over all listeners, each of which has an eighth kept for it; 10000
 	ForwardedMax       int           // connections of other nodes, beside those; 1024
+	HandshakesMax      int           // connections in the handshake of TLS, beside those; 4096
 	InFlightMax        int           // unanswered requests per connection; 1024
 	InFlightBytesMax   int64         // of those, in bytes; 64 MiB
 	OutputBytesMax     int           // unsent replies per connection; 32 MiB. A single reply may go beyond
@@ -110,6 +111,7 @@ type Config struct {
 func (c *Config) ensureDefaults() {
 	setDefault(&c.ConnectionsMax, 10_000)
 	setDefault(&c.ForwardedMax, 1024)
+	setDefault(&c.HandshakesMax, handshakesMax)
 	setDefault(&c.InFlightMax, 1024)
 	setDefault(&c.InFlightBytesMax, 64<<20)
 	setDefault(&c.OutputBytesMax, 32<<20)
@@ -157,11 +159,14 @@ type listener struct {
 	net.Listener
 	number   int      // in the table of connections
 	protocol Protocol // of the connections; nil: the native one
+	tls      *TLS     // nil: none
 }
 
 // Server serves one Backend over any number of listeners. Listen, then Serve,
 // then Shutdown or Close.
 type Server struct {
+	tlsDoor
+
 	cfg       Config
 	backend   Backend
 	log       *slog.Logger
@@ -174,7 +179,7 @@ type Server struct {
 
 	conns     connTable
 	forwarded connTable     // connections from other nodes
-	side      *netTransport // serves them
+	side      *netTransport // serves them, and those that speak TLS
 	nextConn  atomic.Uint64
 	admission admission
 	gate      gate
@@ -206,6 +211,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s.forwarded.init(cfg.ForwardedMax)
 	s.forwarded.addListener()
 	s.upstreams.init(s)
+	s.tlsDoor.init(s)
 	s.admission.init(cfg.MemoryBytesMax, cfg.ConnectionsMax)
 	s.gate.init(s)
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
@@ -241,12 +247,12 @@ func prealloc(n int) {
 
 // Listen adds a listener on address: host:port, or unix:///path. It may be
 // called several times before Serve.
-func (s *Server) Listen(address string) (net.Addr, error) {
+func (s *Server) Listen(address string, options ...ListenOption) (net.Addr, error) {
 	flag := "--listen"
 	if strings.HasPrefix(address, unixScheme) {
 		flag = "--unix"
 	}
-	a, err := s.listen(address, flag, nil)
+	a, err := s.listen(address, flag, nil, options)
 	if err != nil {
 		return nil, err
 	}
@@ -260,8 +266,8 @@ func (s *Server) Listen(address string) (net.Addr, error) {
 
 // ListenFor is Listen for clients that speak another protocol. flag is the option
 // by which another address is given.
-func (s *Server) ListenFor(p Protocol, address, flag string) (net.Addr, error) {
-	a, err := s.listen(address, flag, p)
+func (s *Server) ListenFor(p Protocol, address, flag string, options ...ListenOption) (net.Addr, error) {
+	a, err := s.listen(address, flag, p, options)
 	if err != nil {
 		return nil, err
 	}
@@ -286,15 +292,26 @@ func (s *Server) AddrsOf(scheme string) (addrs []net.Addr) {
 	return addrs
 }
 
-func (s *Server) listen(address, flag string, p Protocol) (net.Addr, error) {
-	ln, err := listen(address, flag)
+func (s *Server) listen(address, flag string, p Protocol, options []ListenOption) (net.Addr, error) {
+	nl, err := listen(address, flag)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.transport.listen(listener{ln, s.conns.addListener(), p}); err != nil {
-		return nil, errors.Join(err, ln.Close())
+	ln := listener{Listener: nl, number: s.conns.addListener(), protocol: p}
+	for _, option := range options {
+		option(&ln)
 	}
-	return ln.Addr(), nil
+	by := s.transport
+	switch {
+	case nl.Addr().Network() == "unix":
+		ln.tls = nil
+	case ln.tls != nil:
+		by = s.side
+	}
+	if err := by.listen(ln); err != nil {
+		return nil, errors.Join(err, nl.Close())
+	}
+	return nl.Addr(), nil
 }
 
 // Addrs returns the addresses of Listen.
@@ -313,6 +330,9 @@ func (s *Server) serve() {
 	s.working.Go(func() { s.admission.run(s.stopped) })
 	s.working.Go(s.gate.renewGrants)
 	go s.enforceTimeouts()
+	if s.side != s.transport {
+		s.side.accept()
+	}
 	s.transport.run()
 	s.side.running.Wait()
 	s.upstreams.running.Wait()
@@ -329,10 +349,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-s.done
 		return nil
 	}
-	s.transport.stopAccepting()
+	s.stopAccepting()
 	s.eachConn(func(c *conn) { c.notice(protocol.StatusGoAway, "the server is shutting down") })
 	err := s.drain(ctx)
 	return errors.Join(err, s.Close())
+}
+
+// stopAccepting closes the listeners, and the connections that are not served yet.
+func (s *Server) stopAccepting() {
+	s.transport.stopAccepting()
+	if s.side != s.transport {
+		s.side.stopAccepting()
+	}
+	s.handshakes.close()
 }
 
 // lingerDrain is how long a connection that outstanding nothing is left to a client
@@ -374,7 +403,7 @@ func (s *Server) Close() error {
 		return nil
 	}
 	s.draining.Store(true)
-	s.transport.stopAccepting()
+	s.stopAccepting()
 	s.eachConn(func(c *conn) {
 		c.gone.Store(true)
 		c.HangUp()

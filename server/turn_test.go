@@ -29,7 +29,7 @@ func (deaf) remote(*conn) string { return "nobody" }
 // dialListener connects to the Redis listener.
 func dialListener(t testing.TB, s *Server) (net.Conn, *bufio.Reader) {
 	t.Helper()
-	nc, err := net.Dial("tcp", redisAddr(s).String())
+	nc, err := connect(redisAddr(s))
 	if err != nil {
 		t.Fatal(err)
 	}

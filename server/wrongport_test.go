@@ -46,6 +46,7 @@ func TestWrongPort(t *testing.T) {
 	const (
 		client = "this is Proa's client port; "
 		redis  = "this is Proa's Redis port; "
+		noTLS  = ", which does not speak TLS (tls.cert is not set); connect without TLS"
 	)
 	tests := []struct {
 		name  string
@@ -57,15 +58,15 @@ func TestWrongPort(t *testing.T) {
 		{"RESP in one line", false, "PING\r\n", "-ERR " + client + "Redis clients use 10.1.1.1:7403\r\n"},
 		{"HTTP", false, httpRequest, httpError(client + "health, status and metrics over HTTP are at 127.0.0.1:7402")},
 		{"HTTP/2", false, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", httpError(client + "health, status and metrics over HTTP are at 127.0.0.1:7402")},
-		{"TLS", false, tlsRequest(512), nativeError(client + "TLS is not supported, connect without TLS")},
-		{"short TLS", false, tlsRequest(200), nativeError(client + "TLS is not supported, connect without TLS")},
+		{"TLS", false, tlsRequest(512), nativeError("this is Proa's client port" + noTLS)},
+		{"short TLS", false, tlsRequest(200), nativeError("this is Proa's client port" + noTLS)},
 		{"peer", false, peerRequest, nativeError(client + "other nodes use 10.1.1.1:7401")},
 
 		{"native", true, helloFrame("proa"), string(protocol.AppendError(nil, 77, protocol.StatusHandshake, 0, redis+"Proa clients use 10.1.1.1:7400"))},
 		{"native like RESP", true, helloFrame(strings.Repeat("n", 10)), string(protocol.AppendError(nil, 77, protocol.StatusHandshake, 0, redis+"Proa clients use 10.1.1.1:7400"))},
 		{"HTTP", true, httpRequest, httpError(redis + "health, status and metrics over HTTP are at 127.0.0.1:7402")},
 		{"POST", true, "POST / HTTP/1.0\r\n\r\nFLUSHALL\r\n", httpError(redis + "health, status and metrics over HTTP are at 127.0.0.1:7402")},
-		{"TLS", true, tlsRequest(512), "-ERR " + redis + "TLS is not supported, connect without TLS\r\n"},
+		{"TLS", true, tlsRequest(512), "-ERR this is Proa's Redis port" + noTLS + "\r\n"},
 		{"peer", true, peerRequest, "-ERR " + redis + "other nodes use 10.1.1.1:7401\r\n"},
 	}
 	transports(t, func(t *testing.T, cfg Config) {
@@ -95,7 +96,7 @@ func TestWrongPort(t *testing.T) {
 // converse sends text, byte by byte if slowly, and returns all that is answered.
 func converse(t *testing.T, to net.Addr, text string, slowly bool) string {
 	t.Helper()
-	nc, err := net.Dial("tcp", to.String())
+	nc, err := connect(to)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ type collector struct {
 	node  *raftgroup.Node
 	srv   *server.Server
 	peers *peers // nil: none
+	tls   bool   // clients may speak TLS
 }
 
 // Describe lists no metric, which makes the collector an unchecked one: which metrics
@@ -53,6 +54,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	s, n := c.node.Status(), sink{ch: ch}
 	n.counter("proa_redis_commands_total", "Redis protocol commands received. The native requests they are translated to also count in proa_requests_total.", float64(c.srv.RedisCommands()))
+	if c.tls {
+		t := c.srv.TLSStatus()
+		n.gauge("proa_tls_connections", "Client connections over TLS.", float64(t.Connections))
+		n.gauge("proa_tls_handshakes", "TLS handshakes in progress.", float64(t.Handshakes))
+		n.counter("proa_tls_handshakes_total", "TLS handshakes completed.", float64(t.Accepted))
+		for reason, failed := range t.Failed {
+			sink{ch, "reason", reason}.counter("proa_tls_handshake_failures_total", "TLS handshakes that failed, by reason.", float64(failed))
+		}
+	}
 	n.counter("proa_log_fsyncs_total", "Fsyncs of the Raft log.", float64(s.Fsyncs))
 	n.counter("proa_log_fsync_seconds_total", "Time spent writing and fsyncing the Raft log.", s.FsyncMicros*float64(s.Fsyncs)/1e6)
 	n.gauge("proa_log_bytes", "Size of the live Raft log.", float64(s.LogBytes))

@@ -72,6 +72,14 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	defer func() { _ = peers.close() }()
 	o := nodeOptions(c, log)
 	o.OpenFiles = files.State
+	secure, err := openEncryption(&c.TLS)
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	defer secure.reloadOnHangUp(log)()
+	if secure != nil {
+		ports.SpeakTLS(c.TLS.Mode == config.Required)
+	}
 	o.Transport, o.PeerAddress = peers.transport(), peers.address(c)
 	if err := checkAddresses(c); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
@@ -97,7 +105,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	side, err := listenAll(c, &files, srv, node, peers, ports, log)
+	side, err := listenAll(c, &files, srv, node, peers, ports, secure, log)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
@@ -118,13 +126,17 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	for _, a := range srv.Addrs() {
-		log.Info("serving clients", "network", a.Network(), "address", a.String())
+		log.Info("serving clients", "network", a.Network(), "address", a.String(), "tls", tlsMode(c, a))
 	}
 	for _, a := range redis.Addrs(srv) {
-		log.Info("serving the Redis protocol", "address", a.String())
+		log.Info("serving the Redis protocol", "address", a.String(), "tls", tlsMode(c, a))
 	}
 	if side != nil {
-		log.Info("serving admin HTTP", "address", "http://"+side.Addr().String())
+		scheme := "http://"
+		if c.TLS.Mode == config.Required {
+			scheme = "https://"
+		}
+		log.Info("serving admin HTTP", "address", scheme+side.Addr().String(), "tls", c.TLS.Mode)
 	}
 	greet(c, srv)
 
@@ -142,6 +154,14 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	default:
 	}
 	return errors.Join(cause, err)
+}
+
+// tlsMode is tls.mode as far as it applies to an address.
+func tlsMode(c *config.Config, a net.Addr) string {
+	if a.Network() == "unix" {
+		return config.Off
+	}
+	return c.TLS.Mode
 }
 
 // checkAddresses finds out whether what the node is to listen on is free, before
@@ -296,7 +316,7 @@ func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudge
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
 
 		Transport: c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
-		ConnectionsMax: files.Clients, ForwardedMax: files.Forwarded, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
+		ConnectionsMax: files.Clients, ForwardedMax: files.Forwarded, HandshakesMax: files.Shaking, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
 		OutputBytesMax: int(c.Network.OutputBytesMax), MemoryBytesMax: c.Budget().Requests, FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		// In the configuration 0 means off; here it means the default.
 		IdleTimeout: cmp.Or(c.Network.IdleTimeout, -1), KeepAlive: cmp.Or(c.Network.TCPKeepAlive, -1),
@@ -310,9 +330,9 @@ func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudge
 	return s
 }
 
-func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, ports *wrongport.Ports, log *slog.Logger) (*admin.Server, error) {
+func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, ports *wrongport.Ports, secure *encryption, log *slog.Logger) (*admin.Server, error) {
 	if c.Listen.Client != "" {
-		if _, err := srv.Listen(c.Listen.Client); err != nil {
+		if _, err := srv.Listen(c.Listen.Client, server.WithTLS(secure.listener())); err != nil {
 			return nil, err
 		}
 	}
@@ -325,7 +345,7 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 		return nil, errors.New("nothing to listen on: both listen.client and listen.unix are off")
 	}
 	if c.Listen.RESP != "" {
-		if _, err := redis.Listen(srv, c.Listen.RESP, redis.Config{Redirect: c.RESP.Redirect}); err != nil {
+		if _, err := redis.Listen(srv, c.Listen.RESP, redis.Config{Redirect: c.RESP.Redirect, TLS: secure.listener()}); err != nil {
 			return nil, err
 		}
 	}
@@ -342,7 +362,9 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 			}
 			return nil
 		},
-		Collect:        &collector{node, srv, peers},
+		Collect:        &collector{node, srv, peers, secure != nil},
+		Secure:         secure.secure(srv),
+		PlainToo:       c.TLS.Mode == config.Optional,
 		ConnectionsMax: files.Admin,
 		Ports:          ports,
 		Logger:         log,

@@ -101,7 +101,7 @@ func fits(b []byte, ok func(i int, c byte) bool) int {
 }
 
 // clientHello matches the record of a handshake, of TLS 1.0 to 1.3, that begins
-// with a ClientHello.
+// with a ClientHello. A native HELLO has a zero where its minor version is.
 func clientHello(b []byte) int {
 	return fits(b, func(i int, c byte) bool {
 		switch i {
@@ -110,7 +110,7 @@ func clientHello(b []byte) int {
 		case 1:
 			return c == 3
 		case 2:
-			return c <= 4
+			return c >= 1 && c <= 4
 		case 5:
 			return c == 1
 		}

@@ -48,10 +48,19 @@ type Addresses [ports]string
 // concurrent use.
 type Ports struct {
 	addresses atomic.Pointer[Addresses]
+	tls       atomic.Bool // the ports speak TLS
+	tlsAlone  atomic.Bool // and nothing else
 }
 
 // Set sets the addresses.
 func (s *Ports) Set(a Addresses) { s.addresses.Store(&a) }
+
+// SpeakTLS says that the ports for clients and operators speak TLS, and nothing else if
+// alone is set.
+func (s *Ports) SpeakTLS(alone bool) {
+	s.tls.Store(true)
+	s.tlsAlone.Store(alone)
+}
 
 // Answer returns what to send to a caller who speaks a protocol that the port does
 // not, and why, for the log. first are the bytes by which Recognize has told the
@@ -60,11 +69,34 @@ func (s *Ports) Set(a Addresses) { s.addresses.Store(&a) }
 // sent the port's own.
 func (s *Ports) Answer(at Port, caller Protocol, first []byte) (answer []byte, why string) {
 	why = s.text(at, caller)
+	return answerText(at, caller, first, why), why
+}
+
+// AnswerPlain is Answer for a caller without TLS at a port that speaks TLS alone.
+func (s *Ports) AnswerPlain(at Port, caller Protocol, first []byte) (answer []byte, why string) {
+	why = "this is Proa's " + at.String() + ", which speaks TLS alone; "
+	switch {
+	case at == Client && caller == Native:
+		why += "connect with TLS (--tls, or --tls-ca with the authority's certificate)"
+	case at == Redis && caller == RESP:
+		why += "connect with TLS (redis-cli --tls)"
+	case at == Admin && caller == HTTP:
+		why += "use https://"
+	case caller == Unknown:
+		why += "connect with TLS"
+	default:
+		why = s.text(at, caller)
+	}
+	return answerText(at, caller, first, why), why
+}
+
+// answerText is text in the form of the caller's protocol.
+func answerText(at Port, caller Protocol, first []byte, text string) []byte {
 	var id uint64 // 0: a notice
 	if caller == Native && len(first) >= protocol.HeaderBytes {
 		id = binary.LittleEndian.Uint64(first[8:])
 	}
-	return encode(caller.form(at), id, why), why
+	return encode(caller.form(at), id, text)
 }
 
 // Foreign is Answer for the peer port, as package raftgroup/peer asks for it: nil
@@ -82,7 +114,14 @@ func (s *Ports) text(at Port, caller Protocol) string {
 	here := "this is Proa's " + at.String()
 	switch caller {
 	case TLS:
-		return here + "; TLS is not supported, connect without TLS"
+		switch {
+		case at == Peer:
+		case s != nil && s.tls.Load():
+			return here + ", which does not speak TLS on a unix socket; connect without TLS"
+		default:
+			here += ", which does not speak TLS (tls.cert is not set)"
+		}
+		return here + "; connect without TLS"
 	case Native:
 		return here + "; " + s.use(clientsUse, Client)
 	case RESP:
@@ -128,7 +167,11 @@ func (s *Ports) use(who string, p Port) string {
 	case known[p] == "":
 		return fmt.Sprintf("this node has no %s (%s turns it on)", p, names[p].flag)
 	}
-	return who + " " + reachable(known[p])
+	with := ""
+	if s.tlsAlone.Load() && p != Peer {
+		with = " with TLS"
+	}
+	return who + " " + reachable(known[p]) + with
 }
 
 // reachable words an address for somebody who may be on another machine.

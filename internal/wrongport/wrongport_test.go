@@ -102,6 +102,9 @@ func FuzzRecognize(f *testing.F) {
 func TestAnswers(t *testing.T) {
 	known := new(wrongport.Ports)
 	known.Set(wrongport.Addresses{wrongport.Client: "127.0.0.1:7400", wrongport.Redis: "[::]:7403", wrongport.Admin: "10.0.0.1:7402"})
+	secure := new(wrongport.Ports)
+	secure.Set(wrongport.Addresses{wrongport.Client: ":7400", wrongport.Admin: "10.0.0.1:7402", wrongport.Peer: "10.0.0.1:7401"})
+	secure.SpeakTLS(true)
 	for _, tt := range []struct {
 		ports  *wrongport.Ports
 		at     wrongport.Port
@@ -113,9 +116,14 @@ func TestAnswers(t *testing.T) {
 		{known, wrongport.Client, wrongport.RESP, "-ERR ", "this is Proa's client port; Redis clients use port 7403"},
 		{nil, wrongport.Client, wrongport.RESP, "-ERR ", "this is Proa's client port; Redis clients use the Redis port"},
 		{known, wrongport.Client, wrongport.Node, "", "this is Proa's client port; this node has no peer port (--peer-listen turns it on)"},
-		{known, wrongport.Client, wrongport.TLS, "", "this is Proa's client port; TLS is not supported, connect without TLS"},
-		{known, wrongport.Redis, wrongport.TLS, "-ERR ", "this is Proa's Redis port; TLS is not supported, connect without TLS"},
-		{known, wrongport.Admin, wrongport.TLS, "HTTP/1.1 400", "this is Proa's admin HTTP port; TLS is not supported, connect without TLS"},
+		{known, wrongport.Client, wrongport.TLS, "", "this is Proa's client port, which does not speak TLS (tls.cert is not set); connect without TLS"},
+		{known, wrongport.Redis, wrongport.TLS, "-ERR ", "this is Proa's Redis port, which does not speak TLS (tls.cert is not set); connect without TLS"},
+		{known, wrongport.Admin, wrongport.TLS, "HTTP/1.1 400", "this is Proa's admin HTTP port, which does not speak TLS (tls.cert is not set); connect without TLS"},
+		{known, wrongport.Peer, wrongport.TLS, "HTTP/1.1 400", "this is Proa's peer port; connect without TLS"},
+		{secure, wrongport.Client, wrongport.TLS, "", "this is Proa's client port, which does not speak TLS on a unix socket; connect without TLS"},
+		{secure, wrongport.Redis, wrongport.HTTP, "HTTP/1.1 400", "this is Proa's Redis port; health, status and metrics over HTTP are at 10.0.0.1:7402 with TLS"},
+		{secure, wrongport.Peer, wrongport.Native, "", "this is Proa's peer port; Proa clients use port 7400 with TLS"},
+		{secure, wrongport.Client, wrongport.Node, "", "this is Proa's client port; other nodes use 10.0.0.1:7401"},
 	} {
 		answer, why := tt.ports.Answer(tt.at, tt.caller, nil)
 		if why != tt.text || !strings.HasPrefix(string(answer), tt.begin) || !strings.Contains(string(answer), tt.text) {

@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -30,6 +31,12 @@ type Source struct {
 	// Collect adds the node's own metrics to the registry.
 	Collect prometheus.Collector
 
+	// Secure shakes hands with a client of TLS, on a connection of which first has
+	// been read; Server.Secure of package server does. nil: there is no TLS.
+	Secure func(nc net.Conn, first []byte) (*tls.Conn, error)
+	// PlainToo has clients without TLS served beside those with it.
+	PlainToo bool
+
 	// ConnectionsMax bounds the connections open at a time. 0: 64.
 	ConnectionsMax int
 	// Ports knows the node's ports, for callers who come to the wrong one; nil:
@@ -44,6 +51,8 @@ type Server struct {
 	http      http.Server
 	ln        net.Listener
 	ports     *wrongport.Ports
+	secure    func(nc net.Conn, first []byte) (*tls.Conn, error)
+	plain     bool // is served
 	log       *slog.Logger
 	wrongPort lograte.Line
 }
@@ -70,7 +79,7 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 	if src.Logger == nil {
 		src.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{ln: ln, ports: src.Ports, log: src.Logger}
+	s := &Server{ln: ln, ports: src.Ports, secure: src.Secure, plain: src.Secure == nil || src.PlainToo, log: src.Logger}
 	bounded := newBoundedListener(ln, src.ConnectionsMax, func(nc net.Conn) net.Conn { return &caller{Conn: nc, s: s} })
 	s.http = http.Server{
 		Handler:           withoutBody(routes(src, reg)),
@@ -80,6 +89,7 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 		IdleTimeout:       limit.idle,
 		MaxHeaderBytes:    headerBytesMax,
 		ConnState:         bounded.changed,
+		ConnContext:       withCaller,
 		ErrorLog:          log.New(&lineWriter{log: src.Logger}, "", 0),
 	}
 	go func() { _ = s.http.Serve(bounded) }()

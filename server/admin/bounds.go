@@ -94,7 +94,7 @@ func (c *boundedListener) enter(nc net.Conn) bool {
 		}
 		longest := c.waiting[0]
 		c.leave(longest)
-		longest.Close()
+		go longest.Close() // which may have to say so to its client
 	}
 	c.open[nc] = struct{}{}
 	c.waiting = append(c.waiting, nc)

@@ -33,7 +33,7 @@ func TestForeigners(t *testing.T) {
 	for _, tt := range []struct{ sent, want string }{
 		{string(native), string(protocol.AppendError(nil, 7, protocol.StatusHandshake, 0, here+"Proa clients use 10.1.1.1:7400"))},
 		{"*1\r\n$4\r\nPING\r\n", "-ERR " + here + "Redis clients use 10.1.1.1:7403\r\n"},
-		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 100), here + "TLS is not supported, connect without TLS\n"},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 100), "this is Proa's admin HTTP port, which does not speak TLS (tls.cert is not set); connect without TLS\n"},
 		{"\xf1ProaPee\x10\x00 and more", here + "this node has no peer port (--peer-listen turns it on)\n"},
 		{"PING\r\n", "400 Bad Request"},
 		{"PROPFIND / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 405 Method Not Allowed\r\n"},

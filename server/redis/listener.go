@@ -21,6 +21,8 @@ const scheme = "redis"
 type Config struct {
 	// Redirect sends clients to the node that leads a key's shard.
 	Redirect bool
+	// TLS encrypts the connections; nil: it does not.
+	TLS *server.TLS
 }
 
 // Listener serves the Redis protocol on a listener of a server.
@@ -42,7 +44,7 @@ type Listener struct {
 // Listen adds a listener of the Redis protocol to a server. It may be called several
 // times before Serve.
 func Listen(s *server.Server, address string, cfg Config) (net.Addr, error) {
-	return s.ListenFor(New(s, cfg), address, "--resp-listen")
+	return s.ListenFor(New(s, cfg), address, "--resp-listen", server.WithTLS(cfg.TLS))
 }
 
 // New returns the Redis protocol of a server.
