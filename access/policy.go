@@ -80,12 +80,13 @@ type Account struct {
 
 // Policy is a Directory, compiled. It is immutable. A nil Policy has no users.
 type Policy struct {
-	accounts map[string]*Account
+	accounts     map[string]*Account
+	administered bool
 }
 
 // Policy compiles d. Roles that are not there give nothing.
 func (d *Directory) Policy() *Policy {
-	p := &Policy{accounts: make(map[string]*Account, len(d.Users))}
+	p := &Policy{accounts: make(map[string]*Account, len(d.Users)), administered: d.Administered()}
 	for _, u := range d.Users {
 		p.accounts[u.Name] = &Account{u, d.permit(&u)}
 	}
@@ -112,6 +113,9 @@ func (p *Policy) Account(name string) *Account {
 	}
 	return nil
 }
+
+// Administered reports whether somebody can log in and administer.
+func (p *Policy) Administered() bool { return p != nil && p.administered }
 
 // Empty reports whether there are no users.
 func (p *Policy) Empty() bool { return p == nil || len(p.accounts) == 0 }

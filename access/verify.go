@@ -19,6 +19,8 @@ var (
 	// ErrWrong: the user is not there or disabled, or the password is not the user's. It does
 	// not say which.
 	ErrWrong = errors.New("wrong user name or password")
+	// ErrNoUsers: there is nobody to be, as far as this node knows. It may just have started.
+	ErrNoUsers = errors.New("the cluster has no users, as far as this node knows yet")
 	// ErrCrowded: too many passwords are being checked.
 	ErrCrowded = errors.New("too many passwords are being checked; try again")
 )
@@ -146,10 +148,13 @@ func (v *Verifier) Known(policy *Policy, user, password string) (Login, bool) {
 
 // Verify returns the login of credentials that come from an address: host:port, or anything
 // else that names the peer. It may wait for others until ctx ends. Errors are ErrWrong,
-// ErrCrowded, a *SlowDownError, or ctx's.
+// ErrNoUsers, ErrCrowded, a *SlowDownError, or ctx's.
 func (v *Verifier) Verify(ctx context.Context, policy *Policy, user, password, address string) (Login, error) {
 	if l, ok := v.Known(policy, user, password); ok {
 		return l, nil
+	}
+	if policy.Empty() {
+		return Login{}, ErrNoUsers
 	}
 	if len(user) > NameBytesMax || len(password) > PasswordBytesMax {
 		return Login{}, ErrWrong

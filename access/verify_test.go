@@ -59,6 +59,20 @@ func TestKnownPasswordsEnd(t *testing.T) {
 	}
 }
 
+func TestNobodyToBe(t *testing.T) {
+	v := NewVerifier()
+	for _, p := range []*Policy{nil, (&Directory{}).Policy()} {
+		for range 100 {
+			if _, err := v.Verify(t.Context(), p, "admin", "a password", "10.0.0.1:1"); !errors.Is(err, ErrNoUsers) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := v.Verify(t.Context(), verifierPolicy(t), "root", "a password", "10.0.0.1:1"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 // TestGuessing counts how many passwords somebody can try.
 func TestGuessing(t *testing.T) {
 	for _, x := range []struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 )
 
 // check applies the rules that tie keys together. A rule is skipped where one
@@ -92,6 +93,22 @@ func (l *loader) checkListen(a *Listen) {
 			l.rule(!clash(first.address, second.address), second.name, "is already used by %s", first.name)
 		}
 	}
+	var open []string
+	for _, x := range addresses {
+		if x.name != "listen.peer" && reachable(x.address) { // nodes authenticate each other
+			open = append(open, x.name+" ("+x.address+")")
+		}
+	}
+	access := &l.config.Access
+	l.rule(len(open) == 0 || access.Authentication == "required" || access.Insecure, "access.authentication",
+		"other machines can connect to "+strings.Join(open, ", ")+", and anyone who can connect could read, change and delete all data. "+
+			"Make clients say who they are (--auth required --admin-password-file FILE), listen on a loopback address such as 127.0.0.1, or, where only trusted machines can connect, allow it (--insecure)")
+}
+
+// reachable reports whether other machines can connect to an address that is listened on.
+func reachable(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && !loopback(host)
 }
 
 // clash reports whether two addresses cannot both be listened on. Port 0

@@ -19,6 +19,7 @@ import "time"
 type Config struct {
 	Node        Node
 	Listen      Listen
+	Access      Access
 	Network     Network
 	TLS         TLS
 	RESP        RESP
@@ -37,15 +38,17 @@ type Config struct {
 
 // Node is the identity of this node and its data directory.
 type Node struct {
-	ID              uint64        // number in the cluster; 0: what the data directory, or else the cluster, says
-	DataDir         string        // directory of log and state
-	Shards          int           // Raft groups; fixed at the first start
-	Join            []string      // peer addresses of the cluster to found or to join, host:port, each once
-	JoinToken       string        // what a node must know to join the cluster; empty: none was given
-	AdvertisePeer   string        // host:port at which other nodes reach Listen.Peer; see BoundAddress. Empty: not at all
-	AdvertiseClient string        // host:port at which clients reach Listen.Client; see BoundAddress. Empty: not at all
-	AdvertiseRESP   string        // host:port at which clients of the Redis protocol reach Listen.RESP; see BoundAddress. Empty: not at all
-	ShutdownTimeout time.Duration // from SIGTERM to the forced end
+	ID                 uint64        // number in the cluster; 0: what the data directory, or else the cluster, says
+	DataDir            string        // directory of log and state
+	Shards             int           // Raft groups; fixed at the first start
+	Join               []string      // peer addresses of the cluster to found or to join, host:port, each once
+	JoinToken          string        // what a node must know to join the cluster; empty: none was given
+	ClusterSecretFile  string        // a file: see EnvClusterSecret; empty: none
+	ClusterSecretCheck string        // "required", or "optional": nodes without the secret are admitted
+	AdvertisePeer      string        // host:port at which other nodes reach Listen.Peer; see BoundAddress. Empty: not at all
+	AdvertiseClient    string        // host:port at which clients reach Listen.Client; see BoundAddress. Empty: not at all
+	AdvertiseRESP      string        // host:port at which clients of the Redis protocol reach Listen.RESP; see BoundAddress. Empty: not at all
+	ShutdownTimeout    time.Duration // from SIGTERM to the forced end
 }
 
 // Listen holds the addresses served, host:port each; an empty one is off.
@@ -55,6 +58,13 @@ type Listen struct {
 	Peer   string // traffic between nodes
 	Admin  string // admin HTTP
 	RESP   string // Redis protocol
+}
+
+// Access holds who may connect and do what.
+type Access struct {
+	Authentication    string // "required", or "off": who names no user may do everything
+	AdminPasswordFile string // a file: the password of the user admin, where the cluster has no administrator; empty: none
+	Insecure          bool   // addresses beyond loopback are listened on without authentication
 }
 
 // Network holds what concerns connections.

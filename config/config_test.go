@@ -160,13 +160,13 @@ func TestComputedFitsAnyMachine(t *testing.T) {
 }
 
 func TestEachSourceOverridesTheOneBefore(t *testing.T) {
-	file := "node:\n  shards: 3\nraft:\n  max_batch_size: 30\nlisten: {client: ':1'}\n"
+	file := "node:\n  shards: 3\nraft:\n  max_batch_size: 30\nlisten: {client: '127.0.0.1:1'}\n"
 	env := []string{"PROA_NODE_SHARDS=4", "PROA_RAFT_MAX_BATCH_SIZE=40"}
 	c := mustLoad(t, sources{file, env, []string{"--shards=5"}})
 	for _, want := range []struct{ name, value, source string }{
 		{"node.shards", "5", "flag --shards"},
 		{"raft.max_batch_size", "40", "environment PROA_RAFT_MAX_BATCH_SIZE"},
-		{"listen.client", ":1", "proa.yaml:5"},
+		{"listen.client", "127.0.0.1:1", "proa.yaml:5"},
 		{"node.data_dir", "./proa-data", "default"},
 		{"memory.cache_size", "512MiB", "computed"},
 	} {
@@ -188,8 +188,8 @@ func TestAutoOverridesANumber(t *testing.T) {
 
 func TestEveryFlagReachesItsKey(t *testing.T) {
 	values := map[string]string{
-		"data": "/x", "node-id": "7", "shards": "2", "listen": ":9", "unix": "/s", "peer-listen": ":8",
-		"admin-listen": ":7", "resp-listen": ":6", "log-level": "warn", "log-format": "json", "join": "a:1,b:2",
+		"data": "/x", "node-id": "7", "shards": "2", "listen": "127.0.0.1:9", "unix": "/s", "peer-listen": ":8",
+		"admin-listen": "[::1]:7", "resp-listen": "localhost:6", "auth": "required", "insecure": "true", "log-level": "warn", "log-format": "json", "join": "a:1,b:2",
 		"advertise-peer": "c:3", "advertise-client": "d:4", "advertise-resp": "e:5",
 		"tls": "optional", "tls-cert": "/c", "tls-key": "/k", "tls-client-ca": "/a",
 	}
@@ -199,7 +199,7 @@ func TestEveryFlagReachesItsKey(t *testing.T) {
 		if name == "" {
 			continue
 		}
-		c, err := load(t, sources{env: certificate, args: []string{"--" + name, values[name]}})
+		c, err := load(t, sources{env: certificate, args: []string{"--" + name + "=" + values[name]}})
 		if err != nil {
 			t.Errorf("--%s: %v", name, err)
 			continue
@@ -244,7 +244,7 @@ func TestRefused(t *testing.T) {
 		{"long socket path", sources{args: []string{"--unix", strings.Repeat("s", 104)}}, []string{"longer than the 103 bytes"}},
 		{"empty data directory", sources{args: []string{"--data", ""}}, []string{"node.data_dir: must not be empty"}},
 		{"nowhere to connect", sources{args: []string{"--listen", "off"}}, []string{"listen.client: is off, and so is listen.unix (none, default): no client could connect"}},
-		{"two on one address", sources{args: []string{"--listen", ":7401"}}, []string{"listen.peer = 127.0.0.1:7401: is already used by listen.client"}},
+		{"two on one address", sources{args: []string{"--listen", ":7401", "--insecure"}}, []string{"listen.peer = 127.0.0.1:7401: is already used by listen.client"}},
 		{"heartbeat too near to election", sources{args: []string{"--set", "raft.heartbeat_interval=200ms"}},
 			[]string{"raft.election_timeout_min = 300ms: a single late heartbeat would start an election: must be at least twice raft.heartbeat_interval (200ms, flag --set)"}},
 		{"election range", sources{file: "raft: {election_timeout_max: 500ms}"}, []string{"must be exactly twice raft.election_timeout_min (300ms, default); set it to 600ms"}},
@@ -269,6 +269,8 @@ func TestRefused(t *testing.T) {
 		{"join from loopback", sources{args: []string{"--join", "127.0.0.1:2,a:1", "--peer-listen", "127.0.0.1:7401"}},
 			[]string{"node.advertise_peer = 127.0.0.1:7401: is a loopback address, but node.join (127.0.0.1:2,a:1, flag --join) names other machines"}},
 		{"advertise all interfaces", sources{args: []string{"--advertise-client", "[::]:7400"}}, []string{"node.advertise_client = [::]:7400: has no host"}},
+		{"open to other machines", sources{args: []string{"--listen", ":7400", "--admin-listen", "10.0.0.1:7402"}},
+			[]string{"access.authentication = off: other machines can connect to listen.client (:7400), listen.admin (10.0.0.1:7402), listen.resp (:7403), and anyone"}},
 		{"replicas", sources{file: "cluster: {replication_factor: 8}"}, []string{"out of range (allowed: 1 to 7)"}},
 		{"drift", sources{file: "cluster: {clock_drift: 21%}"}, []string{"out of range (allowed: 0% to 20%)"}},
 		{"replaced too early", sources{file: "cluster: {replace_after: 1s}"}, []string{"must be at least twice raft.election_timeout_max (600ms, default)"}},
@@ -322,7 +324,7 @@ func TestJoin(t *testing.T) {
 		}},
 		{"as many as are allowed", sources{args: []string{"--join", peerList(64)}}, nil},
 		{"a list in a file", sources{file: "node: {join: ['a:1', 'b:2']}"}, map[string]string{"node.join": "a:1,b:2"}},
-		{"all interfaces", sources{args: []string{"--peer-listen", "[::]:9", "--listen", "0.0.0.0:0"}}, map[string]string{
+		{"all interfaces", sources{args: []string{"--peer-listen", "[::]:9", "--listen", "0.0.0.0:0", "--insecure"}}, map[string]string{
 			"node.advertise_peer": "this.example:9", "node.advertise_client": "this.example:0",
 		}},
 		{"behind a port forward", sources{args: []string{"--join", "a:1", "--peer-listen", "127.0.0.1:7401", "--advertise-peer", "gate:1", "--advertise-client", "gate:2"}}, map[string]string{
@@ -354,14 +356,14 @@ func TestListenRESP(t *testing.T) {
 		listen, advertised string
 	}{
 		{nil, "127.0.0.1:7403", "127.0.0.1:7403"},
-		{[]string{"--listen", ":7400"}, ":7403", "this.example:7403"},
+		{[]string{"--listen", ":7400", "--insecure"}, ":7403", "this.example:7403"},
 		{[]string{"--listen", "[::1]:7400"}, "[::1]:7403", "[::1]:7403"},
-		{[]string{"--listen", ":7410"}, "", ""},
+		{[]string{"--listen", ":7410", "--insecure"}, "", ""},
 		{[]string{"--listen", "127.0.0.1:0"}, "", ""},
 		{[]string{"--listen", "off", "--unix", "/s"}, "", ""},
 		{[]string{"--resp-listen", "off"}, "", ""},
-		{[]string{"--listen", ":7410", "--resp-listen", ":6379"}, ":6379", "this.example:6379"},
-		{[]string{"--resp-listen", ":6379", "--advertise-resp", "gate:1"}, ":6379", "gate:1"},
+		{[]string{"--listen", ":7410", "--insecure", "--resp-listen", ":6379"}, ":6379", "this.example:6379"},
+		{[]string{"--resp-listen", ":6379", "--auth=required", "--advertise-resp", "gate:1"}, ":6379", "gate:1"},
 	} {
 		c := mustLoad(t, sources{args: tt.args})
 		if c.Listen.RESP != tt.listen || c.Node.AdvertiseRESP != tt.advertised {
@@ -377,7 +379,7 @@ func TestWarnings(t *testing.T) {
 	}{
 		{[]string{"--set", "cluster.replication_factor=4"}, "it tolerates no more failures than 3"},
 		{[]string{"--join", "a:1"}, "node.advertise_client = 127.0.0.1:7400: clients on other machines"},
-		{[]string{"--join", "a:1", "--listen", ":7400"}, ""},
+		{[]string{"--join", "a:1", "--listen", ":7400", "--auth=required"}, ""},
 		{[]string{"--join", "127.0.0.1:1"}, ""},
 		{[]string{"--set", "cluster.replication_factor=5"}, ""},
 	} {
@@ -550,7 +552,7 @@ func TestRefusedTokenIsNotTold(t *testing.T) {
 // What config show prints is a file with the same meaning.
 func TestWriteYAMLReadsBack(t *testing.T) {
 	c := mustLoad(t, sources{args: []string{
-		"--unix", "/run/a b#c", "--listen", ":7400", "--data", "- x: 'y'", "--set", "monitoring.error_rate_warn=0.07%",
+		"--unix", "/run/a b#c", "--listen", ":7400", "--insecure", "--data", "- x: 'y'", "--set", "monitoring.error_rate_warn=0.07%",
 		"--set", "network.idle_timeout=0", "--set", "memory.buffer_pool_size=0",
 	}})
 	var b bytes.Buffer

@@ -106,12 +106,15 @@ const (
 // reference.
 func (c *Config) keys() []key {
 	n, l, w, t, rd, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.TLS, &c.RESP, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
+	acc := &c.Access
 	return []key{
 		{name: "node.id", flag: "node-id", usage: "`number` of this node in its cluster", fallback: auto, value: nodeID(&n.ID), zero: auto, compute: func(c *Config) { c.Node.ID = 0 }},
 		{name: "node.data_dir", flag: "data", usage: "data `directory`", fallback: "./proa-data", value: pathname(&n.DataDir, "a path", true, math.MaxInt)},
 		{name: "node.shards", flag: "shards", usage: "`number` of shards; fixed at the first start", fallback: "8", value: integer(&n.Shards, 1, 1024)},
 		{name: "node.join", flag: "join", usage: "`peers`, host:port,...: all nodes of a new cluster, or members of a running cluster to join", fallback: "", value: peers(&n.Join)},
 		{name: "node.join_token", secret: true, flag: "join-token", usage: "join `token` of a running cluster; also " + EnvJoinToken, fallback: "", value: token(&n.JoinToken)},
+		{name: "node.cluster_secret_file", flag: "cluster-secret-file", usage: "`file` with the secret that all nodes of the cluster share; also " + EnvClusterSecret, fallback: "", value: pathname(&n.ClusterSecretFile, "a path, or empty for none", false, math.MaxInt)},
+		{name: "node.cluster_secret_check", fallback: "required", value: choice(&n.ClusterSecretCheck, "required", "optional")},
 		{name: "node.advertise_peer", flag: "advertise-peer", usage: "`address` at which other nodes reach this one", fallback: auto, value: advertised(&n.AdvertisePeer), compute: computeAdvertisePeer},
 		{name: "node.advertise_client", flag: "advertise-client", usage: "`address` at which clients reach this node", fallback: auto, value: advertised(&n.AdvertiseClient), compute: func(c *Config) { c.Node.AdvertiseClient = c.advertised(c.Listen.Client) }},
 		{name: "node.advertise_resp", flag: "advertise-resp", usage: "`address` at which clients of the Redis protocol reach this node", fallback: auto, value: advertised(&n.AdvertiseRESP), compute: computeAdvertiseRESP},
@@ -122,6 +125,10 @@ func (c *Config) keys() []key {
 		{name: "listen.peer", flag: "peer-listen", usage: "`address` for other nodes, or off", fallback: auto, value: address(&l.Peer), compute: computeListenPeer},
 		{name: "listen.admin", flag: "admin-listen", usage: "`address` of the administration server", fallback: "off", value: address(&l.Admin)},
 		{name: "listen.resp", flag: "resp-listen", usage: "`address` of the Redis protocol, or off", fallback: auto, value: address(&l.RESP), compute: computeListenRESP},
+
+		{name: "access.authentication", flag: "auth", usage: "`whether` clients must name a user: required or off", fallback: "off", value: choice(&acc.Authentication, "off", "required")},
+		{name: "access.admin_password_file", flag: "admin-password-file", usage: "`file` with the password of the first administrator", fallback: "", value: pathname(&acc.AdminPasswordFile, "a path, or empty for none", false, math.MaxInt)},
+		{name: "access.insecure", flag: "insecure", usage: "accept clients from the network without authentication", fallback: "false", value: boolean(&acc.Insecure)},
 
 		{name: "network.transport", fallback: auto, value: choice(&w.Transport, "epoll", "net", "netpoll"), compute: computeTransport},
 		{name: "network.event_loops", fallback: auto, value: integer(&w.EventLoops, 1, 1024), zero: auto, compute: func(c *Config) { c.Network.EventLoops = min(max(c.machine.Processors/2, 1), 64) }},

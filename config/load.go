@@ -27,6 +27,9 @@ const (
 	EnvTLS           = "PROA_TLS"
 	EnvTLSCA         = "PROA_TLS_CA"
 	EnvTLSServerName = "PROA_TLS_SERVER_NAME"
+
+	// EnvClusterSecret is the secret itself; it is not part of the configuration.
+	EnvClusterSecret = "PROA_CLUSTER_SECRET"
 )
 
 // Options say where Load looks. The zero value reads the process's
@@ -285,7 +288,7 @@ func (l *loader) environment(environ []string) {
 			y.set(name, text, variable)
 			continue
 		}
-		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext, EnvTLS, EnvTLSCA, EnvTLSServerName}, variable) {
+		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext, EnvTLS, EnvTLSCA, EnvTLSServerName, EnvClusterSecret}, variable) {
 			continue
 		}
 		like := didYouMean(variable, names)
@@ -347,6 +350,10 @@ func AddFlags(set *pflag.FlagSet) {
 		usage := k.usage
 		if k.fallback != "" {
 			usage += " (default " + k.fallback + ")"
+		}
+		if k.value.allowed == trueOrFalse {
+			set.Bool(k.flag, false, k.usage)
+			continue
 		}
 		set.String(k.flag, "", usage)
 	}

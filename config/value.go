@@ -115,6 +115,9 @@ func nodeID(p *uint64) value {
 	})
 }
 
+// trueOrFalse is what a boolean key accepts, for people.
+const trueOrFalse = "true or false"
+
 func boolean(p *bool) value {
 	return value{
 		set: func(text string, _ bool) error {
@@ -129,7 +132,7 @@ func boolean(p *bool) value {
 			return nil
 		},
 		text:    func() string { return strconv.FormatBool(*p) },
-		allowed: "true or false",
+		allowed: trueOrFalse,
 	}
 }
 

@@ -58,9 +58,6 @@ type counters struct {
 	bytesOut  atomic.Uint64
 	errors    errorCounts // replies with an error, by status
 
-	denied        atomic.Uint64 // requests that their user may not make
-	loginsRefused atomic.Uint64
-
 	mu     sync.Mutex
 	counts []*opCounts
 	past   opSums // of threads that have ended

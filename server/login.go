@@ -200,6 +200,30 @@ func (i *identity) loggedIn(l access.Login, err error) error {
 	return err
 }
 
+// Authorize returns what somebody may do who comes from an address with a name and a
+// password, or without either, over another protocol than the server's own. It may wait for
+// the password to be verified. Errors are those of access.Verifier.Verify, or say that
+// credentials are missing.
+func (s *Server) Authorize(ctx context.Context, user, password, address string) (*access.Permit, error) {
+	if user == "" && password == "" {
+		if s.cfg.Authentication {
+			return nil, &noCredentialsError{}
+		}
+		return s.gate.anonymous(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	l, err := s.gate.verifier.Verify(ctx, s.backend.Access(), user, password, address)
+	if err != nil {
+		s.counters.errors.add(s.gate.refusal(err).status)
+		return nil, err
+	}
+	if g := s.gate.grantFor(l); g != nil {
+		return g.permit, nil
+	}
+	return nil, access.ErrWrong
+}
+
 // noCredentialsError refuses who names no user.
 type noCredentialsError struct{ certificate string }
 
@@ -210,14 +234,15 @@ func (e *noCredentialsError) Error() string {
 	return "a user and its password are required"
 }
 
-// refusal says what to answer to who is not let in, and counts it.
+// refusal says what to answer to who is not let in.
 func (g *gate) refusal(err error) *refusal {
-	g.srv.counters.loginsRefused.Add(1)
 	r := &refusal{status: protocol.StatusUnauthenticated, message: err.Error()}
 	var slow *access.SlowDownError
 	switch {
 	case errors.As(err, &slow):
 		r.retryMillis = uint32(slow.After.Milliseconds() + 1)
+	case errors.Is(err, access.ErrNoUsers) && g.srv.cfg.Authentication: // there may be some soon
+		r.status, r.retryMillis = protocol.StatusBusy, retryQuorumMillis
 	case errors.Is(err, access.ErrCrowded), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		r.status, r.retryMillis, r.message = protocol.StatusBusy, retryQuorumMillis, access.ErrCrowded.Error()
 	}

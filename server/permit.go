@@ -20,7 +20,6 @@ func permitted(p *processor, c *conn, f *protocol.Frame, op protocol.Opcode, g *
 	case err != nil:
 		p.refuse(c, f.ID, err)
 	case !ok:
-		p.srv.counters.denied.Add(1)
 		p.fail(c, f.ID, protocol.StatusPermission, 0, g.refusal(op))
 	}
 	return ok && err == nil

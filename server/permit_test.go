@@ -328,6 +328,11 @@ func TestLogin(t *testing.T) {
 					t.Errorf("a PUT of %s: %v", x.user, protocol.Status(f.Code))
 				}
 			}
+			empty := newFakeCluster(t, Config{Authentication: authentication}, 1, 1, 1)
+			_, f := hello(t, empty.nodes[1], "root", testPassword)
+			if s := protocol.Status(f.Code); (s == protocol.StatusBusy) != authentication || s != protocol.StatusBusy && s != protocol.StatusUnauthenticated || !strings.Contains(string(f.Body), "no users") {
+				t.Errorf("without any users: %v %q", s, f.Body)
+			}
 			d, f := hello(t, fc.nodes[1], "", "")
 			if s := protocol.Status(f.Code); s == protocol.StatusOK == authentication {
 				t.Errorf("without credentials: %v %q", s, f.Body)

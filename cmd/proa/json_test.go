@@ -50,6 +50,7 @@ var jsonCommands = []struct {
 	{line: "status --node"},
 	{line: "member list", many: true},
 	{line: "member token"},
+	{line: "cluster secret"},
 	{line: "member add 7", once: true},
 	{line: "member remove 7", once: true},
 	{line: "member drain 1 --undo"},

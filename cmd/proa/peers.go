@@ -39,6 +39,10 @@ type inbox struct {
 
 // openPeers begins to listen for other nodes; nil where that is off.
 func openPeers(c *config.Config, files *config.FileBudget, ports *wrongport.Ports, log *slog.Logger) (*peers, error) {
+	secret, err := clusterSecret(c, log)
+	if err != nil {
+		return nil, err
+	}
 	if c.Listen.Peer == "" {
 		if len(c.Node.Join) > 0 {
 			return nil, errors.New("node.join names other nodes, but listen.peer is off; give this node a peer address with --peer-listen")
@@ -48,6 +52,7 @@ func openPeers(c *config.Config, files *config.FileBudget, ports *wrongport.Port
 	t, err := peer.New(peer.Config{
 		Listen: c.Listen.Peer, Logger: log, SnapshotBytesPerSecond: c.Cluster.SnapshotRate, SnapshotsIn: c.Cluster.SnapshotsMax,
 		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn, Foreign: ports.Foreign,
+		Secret: secret, SecretOptional: c.Node.ClusterSecretCheck == "optional",
 	})
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -90,7 +95,7 @@ func (p *peers) form(ctx context.Context, o datadir.FormOptions) (datadir.Identi
 func (p *peers) call(ctx context.Context, address, verb string, body []byte) ([]byte, error) {
 	_, reply, err := p.CallAddress(ctx, address, verb, body)
 	var refused *peer.RefusedError
-	if errors.As(err, &refused) && refused.Code == peer.CodeToken {
+	if errors.As(err, &refused) && (refused.Code == peer.CodeToken || refused.Code == peer.CodeSecret) {
 		err = fmt.Errorf("%w: %w", datadir.ErrJoin, err)
 	}
 	return reply, err

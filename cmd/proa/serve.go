@@ -64,6 +64,10 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	c.Report(log)
 	tuneRuntime(c, log)
 
+	password, err := adminPassword(c, log)
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
 	ports := new(wrongport.Ports)
 	peers, err := openPeers(c, &files, ports, log)
 	if err != nil {
@@ -115,7 +119,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	if addrs := redis.Addrs(srv); len(addrs) > 0 {
 		node.SetRedisAddress(config.BoundAddress(c.Node.AdvertiseRESP, addrs[0]))
 	}
-	if exposed := exposedPorts(srv, side); len(exposed) > 0 {
+	if exposed := exposedPorts(srv, side); len(exposed) > 0 && c.Access.Authentication == "off" {
 		log.Warn("accepting connections from the network without access control: anyone who can connect can read, change and delete all data. Listen on 127.0.0.1, or let a firewall admit trusted machines only", "ports", strings.Join(exposed, ", "))
 		node.SetExposed()
 	}
@@ -123,6 +127,16 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	node.Start(srv.Drive)
 	peers.deliver(node, srv)
 	peers.seek(ctx, node, c.Node.Join)
+	background, end := context.WithCancel(ctx)
+	defer end()
+	switch required := c.Access.Authentication == "required"; {
+	case password != "":
+		go addFirstAdmin(background, node, password, log)
+	case required && c.Listen.Unix == "" && !node.Access().Administered():
+		log.Warn("clients must name a user, but as far as this node knows nobody can administer: start it with access.admin_password_file, or with listen.unix, over which the server's own operating system user can administer")
+	case !required && !node.Access().Empty():
+		log.Warn("the cluster has users, but this node accepts clients without one, who can do everything: set access.authentication to required")
+	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	for _, a := range srv.Addrs() {
@@ -322,6 +336,7 @@ func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudge
 		IdleTimeout: cmp.Or(c.Network.IdleTimeout, -1), KeepAlive: cmp.Or(c.Network.TCPKeepAlive, -1),
 		QueueDepth: c.Concurrency.QueueDepth, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
 		ForwardConnections: files.Forwards,
+		Authentication:     c.Access.Authentication == "required",
 		RequestTimeout:     c.Concurrency.RequestTimeout, Delay: !c.Network.TCPNoDelay, Ports: ports, Logger: log,
 	}
 	if c.Memory.PreallocBuffers {
@@ -365,6 +380,7 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 		Collect:        &collector{node, srv, peers, secure != nil},
 		Secure:         secure.secure(srv),
 		PlainToo:       c.TLS.Mode == config.Optional,
+		Authorize:      srv.Authorize,
 		ConnectionsMax: files.Admin,
 		Ports:          ports,
 		Logger:         log,

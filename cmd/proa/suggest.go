@@ -24,7 +24,7 @@ var otherNames = map[string]string{
 	"health": "status", "watch": "status --watch", "nodes": "member list", "members": "member list",
 	"shards": "shard list", "token": "member token", "start": "serve", "server": "serve", "run": "serve", "cli": "shell", "repl": "shell",
 	"console": "shell", "benchmark": "bench", "backup": "export", "dump": "export", "save": "export", "restore": "import", "load": "import",
-	"fsck": "verify", "check": "verify", "recover": "shard recover", "contexts": "context list", "use": "context use", "cluster": "status",
+	"fsck": "verify", "check": "verify", "recover": "shard recover", "contexts": "context list", "use": "context use",
 	"member rm": "member remove", "member delete": "member remove", "member ls": "member list", "shard ls": "shard list",
 	"context ls": "context list", "context rm": "context remove", "context delete": "context remove", "context set": "context add",
 	"context get": "context show", "context switch": "context use",

@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"raftgroup/call":       {"command"},
 	"raftgroup/peer":       {"bufpool"},
 	"server":               {"access", "server/resp", "protocol", "command", "bufpool"},
-	"server/admin":         {"server", "protocol", "command", "bufpool"},
+	"server/admin":         {"access", "server", "protocol", "command", "bufpool"},
 	"server/resp":          {},
 	"config":               {},
 	"client":               {"protocol"},

@@ -43,6 +43,8 @@ type ClusterConfig struct {
 	Place func(id int) (host string, command []string)
 	// Args, Settings and Env are those of Config, for each server.
 	Args, Settings, Env []string
+	// User and Password are those of Config, for each server.
+	User, Password string
 }
 
 // Cluster is several servers that form one cluster. They are numbered from 1,
@@ -116,6 +118,7 @@ func (c *Cluster) addNode(listen string, join []string, more ...string) *Node {
 	host, command := c.place(id)
 	n := New(c.t, Config{
 		Address: freeAddressOf(c.t, host), Command: command, Peer: listen, Args: append(args, c.cfg.Args...), Settings: c.cfg.Settings, Env: c.cfg.Env,
+		User: c.cfg.User, Password: c.cfg.Password,
 	})
 	c.nodes = append(c.nodes, n)
 	if c.network != nil {
@@ -181,6 +184,9 @@ func (c *Cluster) JoinToken() string {
 	return token.Token
 }
 
+// Peer returns the address that a server advertises to the others.
+func (c *Cluster) Peer(id int) string { return c.peers[id-1] }
+
 // Node returns a server by its number, 1 and up.
 func (c *Cluster) Node(id int) *Node { return c.nodes[id-1] }
 
@@ -209,7 +215,7 @@ func (c *Cluster) running() []*Node {
 func (n *Node) Status(ctx context.Context) (*command.ClusterStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	b, err := administer(ctx, n.cfg.Address, command.AdminStatus, nil)
+	b, err := n.administer(ctx, command.AdminStatus, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +235,7 @@ func (c *Cluster) Admin(verb string, args any) []byte {
 		err = fmt.Errorf("no server runs")
 		for _, n := range c.running() {
 			ctx, cancel := context.WithTimeout(ctx, adminTimeout)
-			answer, err = administer(ctx, n.cfg.Address, verb, args)
+			answer, err = n.administer(ctx, verb, args)
 			cancel()
 			if err == nil {
 				return nil

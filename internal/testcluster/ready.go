@@ -28,23 +28,22 @@ func freeAddressOf(t testing.TB, host string) string {
 	return net.JoinHostPort(host, ports[0])
 }
 
-// connect opens a client that knows one server alone, at address (host:port or
-// unix:///path).
-func connect(ctx context.Context, address string) (*client.Client, error) {
-	return client.New(ctx, client.Config{Endpoints: []string{address}, ForwardOnly: true, Name: "testcluster"})
+// connect opens a client that knows the server alone.
+func (n *Node) connect(ctx context.Context) (*client.Client, error) {
+	return client.New(ctx, client.Config{Endpoints: []string{n.cfg.Address}, ForwardOnly: true, Name: "testcluster", User: n.cfg.User, Secret: n.cfg.Password})
 }
 
-// greet says HELLO to the server at address.
-func greet(ctx context.Context, address string) error {
-	c, err := connect(ctx, address)
+// greet says HELLO to the server.
+func (n *Node) greet(ctx context.Context) error {
+	c, err := n.connect(ctx)
 	if err != nil {
 		return err
 	}
 	return c.Close()
 }
 
-// administer has the server at address carry out an administrative request.
-func administer(ctx context.Context, address, verb string, args any) ([]byte, error) {
+// administer has the server carry out an administrative request.
+func (n *Node) administer(ctx context.Context, verb string, args any) ([]byte, error) {
 	var arguments []byte
 	if args != nil {
 		var err error
@@ -52,7 +51,7 @@ func administer(ctx context.Context, address, verb string, args any) ([]byte, er
 			return nil, err
 		}
 	}
-	c, err := connect(ctx, address)
+	c, err := n.connect(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,8 @@ type Config struct {
 	Settings []string
 	// Env is added to the environment.
 	Env []string
+	// User and Password are the credentials with which the test looks at the server.
+	User, Password string
 	// Command, if not empty, is a program with arguments that becomes the one
 	// named by its further arguments, such as "ip netns exec NAME".
 	Command []string
@@ -169,7 +171,7 @@ func (n *Node) AwaitReady() {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeoutCause(context.Background(), readyTimeout, fmt.Errorf("the server did not answer within %v", readyTimeout))
 	defer cancel()
-	if err := spawn.Await(ctx, pollInterval, func(ctx context.Context) error { return greet(ctx, n.cfg.Address) }, n.last.Alive); err != nil {
+	if err := spawn.Await(ctx, pollInterval, n.greet, n.last.Alive); err != nil {
 		n.t.Fatal(err)
 	}
 }

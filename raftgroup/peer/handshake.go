@@ -83,6 +83,7 @@ type Identity struct {
 	// otherToken: at the time of that proof this side knew a join token, and the
 	// node proved to know none, or another.
 	otherToken bool
+	secret     bool // it has proven to know this side's cluster secret
 }
 
 // member reports whether the node belongs to a cluster.
@@ -212,7 +213,11 @@ func appendCredentials(b []byte, id *Identity, c *credentials) []byte {
 }
 
 func appendProof(b []byte, p *proof) []byte {
-	return append(append(b, p.signature[:]...), p.mac[:]...)
+	b = append(append(b, p.signature[:]...), p.mac[:]...)
+	if p.knows {
+		b = append(b, p.secret[:]...)
+	}
+	return b
 }
 
 func appendIdentity(b []byte, id *Identity) []byte {
@@ -290,12 +295,15 @@ func (c *cursor) engine(rest int) string {
 	return c.text()
 }
 
-// proofBytes are what appendProof appends.
+// proofBytes are what appendProof appends, but for the part of the cluster secret.
 const proofBytes = signatureBytes + macBytes
 
 func (c *cursor) proof() (p proof) {
 	copy(p.signature[:], c.Bytes(signatureBytes))
 	copy(p.mac[:], c.Bytes(macBytes))
+	if p.knows = len(c.B) >= macBytes; p.knows { // earlier versions have no secret
+		copy(p.secret[:], c.Bytes(macBytes))
+	}
 	return p
 }
 
@@ -429,6 +437,9 @@ func (t *Transport) judgeWord(kind connKind, theirs *Identity) string {
 // start together refuse each other until their stores are open.
 const refusalNotReady = "this node is not part of a cluster yet, or is still opening its stores; try again"
 
+// refusalSecret is the reason of a node that was given a cluster secret.
+const refusalSecret = "this node requires the cluster secret, which the other does not have, or has another one: give all nodes the same node.cluster_secret_file"
+
 func (id *Identity) stranger() bool { return id.Cluster == 0 }
 
 // strangersCall reports whether a connection is for a call for which nobody is
@@ -440,6 +451,12 @@ func strangersCall(kind connKind, ours, theirs *Identity) bool {
 // judge returns why a connection of a kind to or from a node is refused, or "".
 // What the node can prove it has proven.
 func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code Code) {
+	if t.cfg.Secret != "" && !theirs.secret {
+		if !t.cfg.SecretOptional {
+			return refusalSecret, CodeSecret
+		}
+		t.unproven.Warn(t.log, "a node has not proven to know the cluster secret, and is admitted since node.cluster_secret_check is optional", "node", theirs.Node, "peer", theirs.Peer)
+	}
 	if refusal := t.judgeWord(kind, theirs); refusal != "" {
 		return refusal, CodeNone
 	}
@@ -621,7 +638,8 @@ func (t *Transport) answerHello(c net.Conn) (h hello, version uint16, err error)
 	if h.credentials.present {
 		a.credentials = newCredentials(t)
 	}
-	if h.identity.Engine == "" { // an earlier version would take it for the proof
+	earlier := h.identity.Engine == ""
+	if earlier { // such a version would take it for the proof
 		a.identity.Engine, h.identity.Engine = "", engineEtcd
 	}
 	proven := a.credentials.present
@@ -639,6 +657,7 @@ func (t *Transport) answerHello(c net.Conn) (h hello, version uint16, err error)
 	s := transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(body)}
 	if proven {
 		p := t.prove(labelAcceptor, &s)
+		p.knows = p.knows && !earlier
 		body = appendProof(body, &p)
 	}
 	if err := writeRecord(c, body); err != nil {

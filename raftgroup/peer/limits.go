@@ -5,6 +5,10 @@ import "time"
 // Protocol versions. Version 1 encodes every Raft message as protobuf; version
 // 2 has a compact form for heartbeats and their responses; in version 3 reports
 // bring what has changed, in a form of the nodes' own making.
+// SecretBytesMin is the length of the shortest cluster secret: what a handshake shows of it
+// can be used to guess a short one.
+const SecretBytesMin = 32
+
 const (
 	versionOldest = 1
 	versionNewest = 3

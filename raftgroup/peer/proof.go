@@ -18,10 +18,14 @@ import (
 //
 //	signature  Ed25519 by the node's key
 //	mac        HMAC-SHA256 keyed by the token, zeros for a node without one
+//	secret     HMAC-SHA256 keyed by the cluster secret, if the node was given one
 //
 // of the side's label, SHA-256 of the hello and SHA-256 of the answer up to its
-// proof. So neither key nor token travels, and nothing said in one handshake is
-// good for another. What follows the handshake is neither signed nor encrypted.
+// proof. So neither key, token nor secret travels, and nothing said in one handshake
+// is good for another. What follows the handshake is neither signed nor encrypted.
+//
+// The join token is for nodes that are not members yet, and ends. The cluster secret is
+// for all nodes, at any time: a stranger who does not know it is told nothing but that.
 const (
 	nonceBytes     = 32
 	macBytes       = sha256.Size
@@ -29,6 +33,7 @@ const (
 
 	labelAcceptor = "proa peer: acceptor"
 	labelDialler  = "proa peer: dialler"
+	labelSecret   = "proa peer: secret" // beside one of the two
 )
 
 // Key is the public half of a node's key pair; zero stands for none.
@@ -44,6 +49,8 @@ type credentials struct {
 type proof struct {
 	signature [signatureBytes]byte
 	mac       [macBytes]byte
+	knows     bool // it has a secret
+	secret    [macBytes]byte
 }
 
 // newCredentials returns credentials for one handshake.
@@ -73,6 +80,9 @@ func (t *Transport) prove(label string, s *transcript) (p proof) {
 	if token := t.handler().JoinToken(); token != "" {
 		copy(p.mac[:], macOf(token, m))
 	}
+	if p.knows = t.cfg.Secret != ""; p.knows {
+		copy(p.secret[:], macOf(t.cfg.Secret, s.message(labelSecret+label)))
+	}
 	return p
 }
 
@@ -86,6 +96,7 @@ func (t *Transport) check(id *Identity, label string, s *transcript, p *proof) e
 	token := t.handler().JoinToken()
 	id.Token = token != "" && hmac.Equal(macOf(token, m), p.mac[:])
 	id.otherToken = token != "" && !id.Token
+	id.secret = p.knows && t.cfg.Secret != "" && hmac.Equal(macOf(t.cfg.Secret, s.message(labelSecret+label)), p.secret[:])
 	return nil
 }
 
@@ -113,6 +124,8 @@ const (
 	CodeRemoved Code = 4
 	// CodeLeftOut refuses a node that the cluster was recovered without.
 	CodeLeftOut Code = 5
+	// CodeSecret refuses a node that does not know the cluster secret.
+	CodeSecret Code = 6
 )
 
 // CodedError is an error of Handler.Admit with a code for the other side.

@@ -130,6 +130,81 @@ func TestTokenLearntDuringHandshake(t *testing.T) {
 	}
 }
 
+// TestClusterSecret has two nodes meet, each of which dials the other: they talk only if both
+// have proven to know the same secret, unless who misses that takes it as optional.
+func TestClusterSecret(t *testing.T) {
+	const one, other = "a cluster secret of thirty-two bytes", "another secret of thirty-two bytes, or more"
+	for _, tt := range []struct {
+		name                 string
+		a, b                 string
+		optionalA, optionalB bool
+		key                  bool // of node b
+		ok                   bool
+	}{
+		{"the same", one, one, false, false, true, true},
+		{"different ones", one, other, false, false, true, false},
+		{"only one has it", one, "", false, false, true, false},
+		{"nobody has it", "", "", false, false, true, true},
+		{"only one has it, and it is optional there", one, "", true, false, true, true},
+		{"only one has it, and it is optional elsewhere", one, "", false, true, true, false},
+		{"different ones, optional on both", one, other, true, true, true, true},
+		{"different ones, optional on one", one, other, true, false, true, false},
+		{"a node that proves nothing", one, one, false, false, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			answer := func(context.Context, Identity, string, []byte) ([]byte, error) { return []byte("here"), nil }
+			a := startProven(t, 1, 1, func(c *Config, h *testHandler) { c.Secret, c.SecretOptional, h.call = tt.a, tt.optionalA, answer })
+			start := startProven
+			if !tt.key {
+				start = func(t *testing.T, node, _ uint64, setup func(*Config, *testHandler)) *testNode {
+					return startNode(t, node, setup)
+				}
+			}
+			b := start(t, 2, 1, func(c *Config, h *testHandler) { c.Secret, c.SecretOptional, h.call = tt.b, tt.optionalB, answer })
+			stranger := startNode(t, 3, func(c *Config, h *testHandler) { c.Secret, c.SecretOptional = tt.b, tt.optionalB })
+			stranger.SetKey(keyOf(3))
+			stranger.SetIdentity(Identity{Node: 3, UID: 1003, Peer: "x:1"})
+			for _, way := range []struct {
+				name     string
+				from, to *testNode
+				ok       bool
+			}{{"a to b", a, b, tt.ok}, {"b to a", b, a, tt.ok}, {"a stranger to a", stranger, a, tt.ok || !tt.key}} {
+				_, reply, err := way.from.CallAddress(t.Context(), way.to.address(), "who", nil)
+				var refused *RefusedError
+				switch {
+				case way.ok && (err != nil || string(reply) != "here"):
+					t.Errorf("%s: %q, %v", way.name, reply, err)
+				case !way.ok && (!errors.As(err, &refused) || !strings.Contains(err.Error(), "cluster secret")):
+					t.Errorf("%s: %q, %v", way.name, reply, err)
+				}
+			}
+		})
+	}
+	for n, ok := range map[int]bool{SecretBytesMin - 1: false, SecretBytesMin: true} {
+		if _, err := (Config{Secret: strings.Repeat("s", n)}).withDefaults(); (err == nil) != ok {
+			t.Errorf("a secret of %d bytes: %v", n, err)
+		}
+	}
+}
+
+// TestSecretIsNotSent looks for the secret, and for equal proofs, in what two nodes say.
+func TestSecretIsNotSent(t *testing.T) {
+	const secret = "a cluster secret of thirty-two bytes"
+	s := transcript{hello: [32]byte{1}, answer: [32]byte{2}}
+	n := startProven(t, 1, 1, func(c *Config, _ *testHandler) { c.Secret = secret })
+	a, d := n.prove(labelAcceptor, &s), n.prove(labelDialler, &s)
+	if a.secret == d.secret {
+		t.Error("a proof can be sent back to where it comes from")
+	}
+	next := transcript{hello: [32]byte{1}, answer: [32]byte{3}}
+	if again := n.prove(labelAcceptor, &next); again.secret == a.secret {
+		t.Error("the proof is the same in another handshake")
+	}
+	if b := appendProof(nil, &a); bytes.Contains(b, []byte(secret)) || len(b) != proofBytes+macBytes {
+		t.Errorf("%q", b)
+	}
+}
+
 // A node of an earlier version proves nothing, and hears what it knows.
 func TestProofsOfEarlierVersions(t *testing.T) {
 	admitted := make(chan Identity, 8)

@@ -129,6 +129,12 @@ type Config struct {
 	// of a rolling upgrade. Default 0: all this program knows.
 	VersionMax uint16
 
+	// Secret is the cluster secret, at least SecretBytesMin bytes: nodes that do not prove
+	// to know it are refused. With SecretOptional they are not, and the log says so: for the
+	// time in which nodes are given the secret. Default: none.
+	Secret         string
+	SecretOptional bool
+
 	// Engine is the name of the node's Raft engine, at most 32 bytes, while its
 	// identity does not name one: nodes with another refuse it. Default "etcd".
 	Engine string
@@ -148,6 +154,9 @@ func (c Config) withDefaults() (Config, error) {
 	if min(c.HandshakeTimeout, c.ReconnectMin, c.ReconnectMax, c.WriteTimeout, c.SilenceTimeout) < 0 ||
 		min(int64(c.QueueBytesMax), c.SnapshotBytesPerSecond, int64(c.SnapshotsIn), int64(c.StrangerCallsMax), int64(c.InboundMax)) < 0 {
 		return c, errors.New("peer: times, sizes and numbers must not be negative")
+	}
+	if n := len(c.Secret); n > 0 && n < SecretBytesMin {
+		return c, fmt.Errorf("peer: the cluster secret has %d bytes; at least %d are required", n, SecretBytesMin)
 	}
 	if len(c.Engine) > engineBytesMax {
 		return c, fmt.Errorf("peer: the name of a Raft engine has %d bytes; the limit is %d", len(c.Engine), engineBytesMax)
@@ -220,6 +229,7 @@ type Transport struct {
 	departures lograte.Line
 	transfers  lograte.Line
 	accepts    lograte.Line
+	unproven   lograte.Line
 }
 
 // New opens a transport, which listens from now on. It answers nobody before

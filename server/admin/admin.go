@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/internal/wrongport"
 )
@@ -36,6 +37,10 @@ type Source struct {
 	Secure func(nc net.Conn, first []byte) (*tls.Conn, error)
 	// PlainToo has clients without TLS served beside those with it.
 	PlainToo bool
+
+	// Authorize returns what a caller may do who presents a name and a password, or neither.
+	// nil: everything.
+	Authorize func(ctx context.Context, user, password, address string) (*access.Permit, error)
 
 	// ConnectionsMax bounds the connections open at a time. 0: 64.
 	ConnectionsMax int
@@ -98,6 +103,7 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 
 func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
 	mux := http.NewServeMux()
+	guard := guard{src.Authorize}
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, "proa\n\n/healthz       the process is running\n/readyz        the node knows a leader of every shard\n/status        this node's own view, as proa status --node -o json\n/metrics       metrics for Prometheus\n/debug/pprof/  profiles\n")
 	})
@@ -109,7 +115,7 @@ func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /status", guard.only(access.Monitor, func(w http.ResponseWriter, _ *http.Request) {
 		b, err := src.Status()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -117,13 +123,14 @@ func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(b)
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc(symbolPath, pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}))
+	mux.Handle("GET /metrics", guard.only(access.Monitor, promhttp.HandlerFor(reg, promhttp.HandlerOpts{}).ServeHTTP))
+	for path, profile := range map[string]http.HandlerFunc{
+		"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
+		symbolPath: pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
+	} {
+		mux.Handle(path, guard.only(access.Admin, profile))
+	}
 	return mux
 }
 
