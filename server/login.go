@@ -204,22 +204,22 @@ func (i *identity) loggedIn(l access.Login, err error) error {
 // password, or without either, over another protocol than the server's own. It may wait for
 // the password to be verified. Errors are those of access.Verifier.Verify, or say that
 // credentials are missing.
-func (s *Server) Authorize(ctx context.Context, user, password, address string) (*access.Permit, error) {
+func (g *gate) Authorize(ctx context.Context, user, password, address string) (*access.Permit, error) {
 	if user == "" && password == "" {
-		if s.cfg.Authentication {
+		if g.srv.cfg.Authentication {
 			return nil, &noCredentialsError{}
 		}
-		return s.gate.anonymous(), nil
+		return g.anonymous(), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	l, err := s.gate.verifier.Verify(ctx, s.backend.Access(), user, password, address)
+	l, err := g.verifier.Verify(ctx, g.srv.backend.Access(), user, password, address)
 	if err != nil {
-		s.counters.errors.add(s.gate.refusal(err).status)
+		g.srv.counters.errors.add(g.refusal(err).status)
 		return nil, err
 	}
-	if g := s.gate.grantFor(l); g != nil {
-		return g.permit, nil
+	if has := g.grantFor(l); has != nil {
+		return has.permit, nil
 	}
 	return nil, access.ErrWrong
 }

@@ -165,6 +165,8 @@ type listener struct {
 // Server serves one Backend over any number of listeners. Listen, then Serve,
 // then Shutdown or Close.
 type Server struct {
+	gate
+
 	tlsDoor
 
 	cfg       Config
@@ -182,7 +184,6 @@ type Server struct {
 	side      *netTransport // serves them, and those that speak TLS
 	nextConn  atomic.Uint64
 	admission admission
-	gate      gate
 	draining  atomic.Bool
 	begun     atomic.Bool // Serve has been called, or will not serve any more
 	closed    atomic.Bool

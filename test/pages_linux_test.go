@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/spawn"
 	"github.com/proa-kv/proa/internal/testcluster"
@@ -445,13 +446,25 @@ func TestOperations(t *testing.T) {
 		return append(more, "n1:", host(1)+":", "n2:", host(2)+":", "n3:", host(3)+":",
 			":7400 ", fmt.Sprintf("%s:7400 --peer-listen %[1]s:7401 ", host(n)), "/var/lib/proa", fmt.Sprintf("data%d", n))
 	}
-	alone := "proa serve --data /var/lib/proa --listen :7400"
-	p.server(alone, host(9)+":7400", "/var/lib/proa", "data9", ":7400", host(9)+":7400 --peer-listen off")()
+	alone := "proa serve --data /var/lib/proa --listen 127.0.0.1:7400"
+	p.server(alone, host(9)+":7400", "/var/lib/proa", "data9", "127.0.0.1:7400", host(9)+":7400 --peer-listen off")()
 	p.run("proa shard recover --unsafe --cut-log --data DIR", "DIR", "data9 "+p.sure("data9"))
+
+	p.run("proa cluster secret")
+	end := p.server("proa serve --data /var/lib/proa --listen :7400 --auth required --admin-password-file FILE", "",
+		"/var/lib/proa", "data8", ":7400", host(8)+":7400 --peer-listen off", "FILE", secretFile(t, "admin", adminPassword))
+	eventually(t, "the first administrator", func() error {
+		c, err := client.New(t.Context(), client.Config{Endpoints: []string{host(8) + ":7400"}, User: "admin", Secret: adminPassword})
+		if err == nil {
+			err = c.Close()
+		}
+		return err
+	})
+	end()
 
 	stop := map[int]func(){}
 	for n := 1; n <= 3; n++ {
-		line := fmt.Sprintf("proa serve --node-id %d --join n1:7401,n2:7401,n3:7401 --listen :7400 --data /var/lib/proa", n)
+		line := fmt.Sprintf("proa serve --node-id %d --join n1:7401,n2:7401,n3:7401 --listen :7400 --insecure --data /var/lib/proa", n)
 		stop[n] = p.server(line, "", at(n)...)
 	}
 	p.env = append(p.env, fmt.Sprintf("PROA_ENDPOINTS=%s:7400,%s:7400", host(1), host(2)))
@@ -468,7 +481,7 @@ func TestOperations(t *testing.T) {
 	p.await("get", "session:1")
 
 	token := lastLine(p.run("proa -e n1:7400 member token", "n1", host(1)))
-	stop[4] = p.server("proa serve --join n1:7401 --join-token TOKEN --listen :7400 --data /var/lib/proa", host(4)+":7400", at(4, "TOKEN", token)...)
+	stop[4] = p.server("proa serve --join n1:7401 --join-token TOKEN --listen :7400 --insecure --data /var/lib/proa", host(4)+":7400", at(4, "TOKEN", token)...)
 	p.await("status")
 	p.move("proa shard move SHARD --from N --to N")
 	p.runAwaited("proa member drain 2")
@@ -492,7 +505,7 @@ func TestOperations(t *testing.T) {
 		p.run(line, "/var/lib/proa", "data1", "DIR", "data2")
 	}
 	p.run("proa shard recover --unsafe --data /var/lib/proa", "/var/lib/proa", "data1 "+p.sure("data1"))
-	p.server(alone, host(1)+":7400", "/var/lib/proa", "data1", ":7400", host(1)+":7400 --peer-listen "+host(1)+":7401")
+	p.server(alone, host(1)+":7400", "/var/lib/proa", "data1", "127.0.0.1:7400", host(1)+":7400 --peer-listen "+host(1)+":7401")
 	p.env = append(p.env, "PROA_ENDPOINTS="+host(1)+":7400")
 	p.await("get", "session:1")
 	p.targets()
