@@ -245,7 +245,7 @@ func TestForeignersAreAnswered(t *testing.T) {
 		{"*1\r\n$4\r\nPING\r\n", "-ERR " + here + "Redis clients use 10.1.1.1:7403\r\n"},
 		{"PING\r\n", "-ERR " + here + "Redis clients use 10.1.1.1:7403\r\n"},
 		{"\x24\x00\x00\x00\x01\x01\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x01\x01", "\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x38\x00" + here + "Proa clients use 10.1.1.1:7400"},
-		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 100), here + "TLS is not supported, connect without TLS\n"},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 100), here + "connect without TLS\n"},
 		{"\xff\xfe\xfd\xfc", ""},
 	} {
 		for _, slowly := range []bool{false, true} {
