@@ -206,6 +206,7 @@ func (cn *conn) write() {
 	if cn.direct != nil && cn.large == nil {
 		n, err = cn.direct.Write(cn.out)
 	}
+	kept := cn.direct != nil && cn.direct.Keeps()
 	cn.mu.Lock()
 	cn.outAt = n
 	if err != nil {
@@ -213,7 +214,7 @@ func (cn *conn) write() {
 		cn.mu.Unlock()
 		return
 	}
-	if n == len(cn.out) && cn.large == nil && cn.head == len(cn.queue) {
+	if n == len(cn.out) && !kept && cn.large == nil && cn.head == len(cn.queue) {
 		cn.stopWriting()
 		cn.mu.Unlock()
 		return
@@ -255,18 +256,14 @@ func (cn *conn) writeSome() bool {
 	return true
 }
 
+// writeOut writes what gather has found, and waits as long as that takes.
 func (cn *conn) writeOut() error {
-	for cn.outAt < len(cn.out) {
-		n, err := cn.nc.Write(cn.out[cn.outAt:])
-		cn.outAt += n
-		if err != nil {
-			return err
-		}
+	n, err := mux.WriteAll(cn.nc, cn.out[cn.outAt:])
+	cn.outAt += n
+	if err != nil || cn.large == nil {
+		return err
 	}
-	if cn.large == nil {
-		return nil
-	}
-	n, err := cn.nc.Write(cn.large)
+	n, err = mux.WriteAll(cn.nc, cn.large)
 	if err == nil || n == len(cn.large) {
 		cn.large = nil
 	}

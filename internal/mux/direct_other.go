@@ -13,3 +13,6 @@ func NewDirect(net.Conn) *Direct { return nil }
 
 // Write is never called.
 func (*Direct) Write([]byte) (int, error) { return 0, nil }
+
+// Keeps is never called.
+func (*Direct) Keeps() bool { return false }

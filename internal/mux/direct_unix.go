@@ -3,6 +3,7 @@
 package mux
 
 import (
+	"crypto/tls"
 	"net"
 	"syscall"
 )
@@ -15,10 +16,19 @@ type Direct struct {
 	n     int
 	err   error
 	try   func(fd uintptr) bool // made once, so that a write allocates nothing
+
+	// With TLS instead.
+	tls    *tls.Conn
+	socket *Socket
 }
 
-// NewDirect returns nil where nc is no plain socket (TLS, a test's pipe).
+// NewDirect returns nil where nc is neither a plain socket nor TLS over a Socket (a
+// test's pipe). The handshake of TLS must be over.
 func NewDirect(nc net.Conn) *Direct {
+	if tc, s := secured(nc); s != nil {
+		s.ready.Store(true)
+		return &Direct{tls: tc, socket: s}
+	}
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return nil
@@ -40,8 +50,11 @@ func NewDirect(nc net.Conn) *Direct {
 }
 
 // Write writes as much of b as the socket takes at once. It is not safe for
-// concurrent use, and waits for a write of anybody else.
+// concurrent use, and waits for a write of anybody else. TLS takes all of b; see Keeps.
 func (d *Direct) Write(b []byte) (int, error) {
+	if d.tls != nil {
+		return d.tls.Write(b)
+	}
 	d.bytes = b
 	err := d.raw.Write(d.try)
 	d.bytes = nil
@@ -55,3 +68,7 @@ func (d *Direct) Write(b []byte) (int, error) {
 	}
 	return d.n, nil
 }
+
+// Keeps reports whether the socket has not taken all that was written: WriteAll must be
+// called then, and nothing be written with d before. Without TLS nothing is kept.
+func (d *Direct) Keeps() bool { return d.socket != nil && d.socket.keeps() }

@@ -1,7 +1,12 @@
 package mux
 
 import (
+	"bytes"
+	"crypto/tls"
+	"io"
 	"net"
+	"net/http/httptest"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -69,5 +74,168 @@ func TestDirect(t *testing.T) {
 	}
 	if a, z := net.Pipe(); NewDirect(a) != nil || z.SetDeadline(time.Time{}) != nil {
 		t.Error("a pipe is no socket")
+	}
+}
+
+// secure returns both ends of a connection of TLS over loopback, the client's over a
+// Socket.
+func secure(t *testing.T) (here *tls.Conn, there net.Conn) {
+	t.Helper()
+	web := httptest.NewUnstartedServer(nil) // for its certificate
+	web.StartTLS()
+	t.Cleanup(web.Close)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		nc, err := ln.Accept()
+		if err != nil {
+			close(accepted)
+			return
+		}
+		there := tls.Server(nc, &tls.Config{Certificates: web.TLS.Certificates})
+		_ = there.Handshake()
+		accepted <- there
+	}()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	here = tls.Client(NewSocket(nc), &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
+	if err := here.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	if there = <-accepted; there == nil {
+		t.Fatal("no connection")
+	}
+	t.Cleanup(func() { nc.Close(); there.Close() })
+	return here, there
+}
+
+// With TLS, Write takes all and does not wait; what the socket has not taken leaves with
+// WriteAll, in order.
+func TestDirectTLS(t *testing.T) {
+	c, there := secure(t)
+	d := NewDirect(c)
+	if d == nil {
+		t.Skip("not on this system")
+	}
+	var want bytes.Buffer
+	next := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(want.Len() + i)
+		}
+		want.Write(b)
+		return b
+	}
+	write := func(n int) {
+		if k, err := d.Write(next(n)); err != nil || k != n {
+			t.Fatalf("%d of %d bytes, %v", k, n, err)
+		}
+	}
+	write(1)
+	if d.Keeps() {
+		t.Fatal("an empty socket does not take a byte")
+	}
+	for !d.Keeps() { // nobody reads
+		write(64 << 10)
+	}
+	write(100) // behind what is kept
+	received := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(there)
+		received <- b
+	}()
+	for range 3 {
+		if n, err := WriteAll(c, next(1<<20)); err != nil || n != 1<<20 || d.Keeps() {
+			t.Fatalf("%d bytes, %v; kept: %v", n, err, d.Keeps())
+		}
+		write(10)
+	}
+	if _, err := WriteAll(c, nil); err != nil || d.Keeps() {
+		t.Fatal(err)
+	}
+	c.Close()
+	if b := <-received; !bytes.Equal(b, want.Bytes()) {
+		t.Errorf("%d bytes arrive, %d were sent; or they differ", len(b), want.Len())
+	}
+	if _, err := d.Write([]byte("x")); err == nil {
+		t.Error("a write to a closed connection succeeds")
+	}
+}
+
+// Neither Close, with which TLS takes leave, nor a flush under way waits for a peer that
+// does not read.
+func TestCloseTLS(t *testing.T) {
+	for name, flushing := range map[string]bool{"idle": false, "flushing": true} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := secure(t)
+			d := NewDirect(c)
+			if d == nil {
+				t.Skip("not on this system")
+			}
+			for !d.Keeps() {
+				if _, err := d.Write(make([]byte, 64<<10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			flushed := make(chan error, 1)
+			if flushing {
+				go func() {
+					_, err := WriteAll(c, nil)
+					flushed <- err
+				}()
+				s := c.NetConn().(*Socket)
+				for under := false; !under; runtime.Gosched() {
+					s.mu.Lock()
+					under = s.flushing
+					s.mu.Unlock()
+				}
+			}
+			start := time.Now()
+			c.Close()
+			if took := time.Since(start); took > 4*time.Second { // TLS would wait 5 s
+				t.Errorf("Close took %v", took)
+			}
+			if flushing && <-flushed == nil {
+				t.Error("all was flushed, although nobody reads")
+			}
+		})
+	}
+}
+
+// A write allocates nothing.
+func TestDirectTLSAllocates(t *testing.T) {
+	c, there := secure(t)
+	d := NewDirect(c)
+	if d == nil {
+		t.Skip("not on this system")
+	}
+	go func() { _, _ = io.Copy(io.Discard, there) }()
+	b := make([]byte, 256)
+	if n := testing.AllocsPerRun(200, func() {
+		if _, err := d.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}); n >= 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// Without TLS, WriteAll is a write, and writes nothing where there is nothing.
+func TestWriteAll(t *testing.T) {
+	a, z := net.Pipe()
+	defer a.Close()
+	defer z.Close()
+	if n, err := WriteAll(a, nil); n != 0 || err != nil { // a write would wait for a reader
+		t.Fatal(n, err)
+	}
+	go func() { _, _ = WriteAll(a, []byte("x")) }()
+	if n, err := z.Read(make([]byte, 8)); n != 1 || err != nil {
+		t.Error(n, err)
 	}
 }
