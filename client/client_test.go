@@ -259,11 +259,17 @@ func TestInvalidArguments(t *testing.T) {
 }
 
 func TestManyGoroutines(t *testing.T) {
-	for _, reverse := range []bool{false, true} {
-		t.Run(fmt.Sprintf("reverse=%v", reverse), func(t *testing.T) {
+	for name, prepare := range map[string]func(*fake, *Config){
+		"in order": func(*fake, *Config) {},
+		"reverse":  func(f *fake, _ *Config) { f.reverse = true },
+		"TLS":      func(f *fake, cfg *Config) { cfg.TLS = f.secureLocal() },
+	} {
+		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
-			f.reverse = reverse
-			c := dial(t, func(cfg *Config) { cfg.Connections = 2 }, f)
+			c := dial(t, func(cfg *Config) {
+				cfg.Connections = 2
+				prepare(f, cfg)
+			}, f)
 			var wg sync.WaitGroup
 			for g := range 32 {
 				wg.Go(func() {
@@ -727,14 +733,18 @@ func TestParseEndpoint(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	ok := Config{Endpoints: []string{"h"}}
 	for name, change := range map[string]func(*Config){
-		"Endpoints":     func(c *Config) { c.Endpoints = nil },
-		"Connections":   func(c *Config) { c.Connections = -1 },
-		"DialTimeout":   func(c *Config) { c.DialTimeout = -1 },
-		"BackoffMax":    func(c *Config) { c.BackoffMax = 1 },
-		"MaxReplyBytes": func(c *Config) { c.MaxReplyBytes = 10 },
-		"Name":          func(c *Config) { c.Name = strings.Repeat("x", 257) },
-		"Consistency":   func(c *Config) { c.Consistency = 3 },
-		"MaxQueued":     func(c *Config) { c.MaxQueued = -5 },
+		"Endpoints":      func(c *Config) { c.Endpoints = nil },
+		"Connections":    func(c *Config) { c.Connections = -1 },
+		"DialTimeout":    func(c *Config) { c.DialTimeout = -1 },
+		"BackoffMax":     func(c *Config) { c.BackoffMax = 1 },
+		"MaxReplyBytes":  func(c *Config) { c.MaxReplyBytes = 10 },
+		"Name":           func(c *Config) { c.Name = strings.Repeat("x", 257) },
+		"Consistency":    func(c *Config) { c.Consistency = 3 },
+		"MaxQueued":      func(c *Config) { c.MaxQueued = -5 },
+		"User or Secret": func(c *Config) { c.Secret = strings.Repeat("x", 257) },
+		"Credentials": func(c *Config) {
+			c.User, c.Credentials = "ann", func(context.Context) (string, string, error) { return "", "", nil }
+		},
 	} {
 		cfg := ok
 		change(&cfg)

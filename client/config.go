@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -139,11 +140,31 @@ type Config struct {
 	// protocol.NameBytesMax bytes, as User and Secret.
 	Name string
 
-	// User and Secret are the credentials. Empty means none.
+	// User and Secret are the credentials. Empty means none. A server that
+	// does not accept them is asked again with pauses that grow from BackoffMin
+	// to BackoffMax, whatever waits, since checking a password costs it much.
+	// Meanwhile, while there is no connection to another server, calls fail at
+	// once, with ErrUnauthenticated. Without TLS the secret can be read on its
+	// way.
 	User, Secret string
 
-	// TLS, if not nil, encrypts every connection. An empty ServerName is
-	// filled in from the endpoint. It is not modified.
+	// Credentials, if not nil, is asked for user and secret before each new
+	// connection, in place of User and Secret: for credentials that change
+	// while the program runs. Open connections keep those that they began with;
+	// if the server closes one because they do not hold any more, the client
+	// asks for new ones and connects again. If a server refuses them, it is
+	// called once more: they may have changed just then. ctx ends with
+	// DialTimeout. An error is the outcome of the attempt to connect. Several
+	// goroutines may call it at a time.
+	Credentials func(ctx context.Context) (user, secret string, err error)
+
+	// TLS, if not nil, encrypts every connection but those to unix sockets, on
+	// which servers speak no TLS. An empty ServerName is filled in from the
+	// endpoint, or from the address that the cluster advertises for a node; a
+	// name that is given must be in the certificates of all nodes. Where servers
+	// allow it, a client certificate is enough to log in, without User. TLS is
+	// not modified, and must not be while the client is in use: to renew
+	// certificates use its GetClientCertificate and VerifyConnection.
 	TLS *tls.Config
 
 	// KeepAlive is the time without any byte from the server after which
@@ -212,6 +233,9 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Name) > protocol.NameBytesMax || len(c.User) > protocol.NameBytesMax || len(c.Secret) > protocol.NameBytesMax {
 		return c, fmt.Errorf("client: Config.Name, User or Secret is over %d bytes", protocol.NameBytesMax)
 	}
+	if c.Credentials != nil && (c.User != "" || c.Secret != "") {
+		return c, fmt.Errorf("client: Config.Credentials is set, and so is User or Secret: choose one")
+	}
 	if c.Consistency > Stale {
 		return c, fmt.Errorf("client: Config.Consistency %d is unknown", c.Consistency)
 	}
@@ -229,7 +253,7 @@ type endpoint struct {
 	name    string // as it is reported
 	network string // "tcp" or "unix"
 	address string
-	host    string // for TLS; empty with unix
+	host    string // that its certificate must be for; empty with unix
 }
 
 // parseEndpoint reads host:port, host, [v6], [v6]:port or unix:///path.

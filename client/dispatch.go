@@ -49,12 +49,7 @@ func (d *dispatcher) close() (calls []*call) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
-	for _, l := range []*callList{&d.waiting, &d.unnumbered} {
-		for ca := l.front; ca != nil; ca = l.front {
-			l.remove(ca)
-			calls = append(calls, ca)
-		}
-	}
+	calls = d.takeWaiting()
 	for ca, t := range d.delayed {
 		if t.Stop() {
 			delete(d.delayed, ca)
@@ -62,6 +57,33 @@ func (d *dispatcher) close() (calls []*call) {
 		}
 	}
 	return calls
+}
+
+// takeWaiting takes the calls that wait for a connection. d.mu is held.
+func (d *dispatcher) takeWaiting() (calls []*call) {
+	for _, l := range []*callList{&d.waiting, &d.unnumbered} {
+		for ca := l.front; ca != nil; ca = l.front {
+			l.remove(ca)
+			calls = append(calls, ca)
+		}
+	}
+	return calls
+}
+
+// failRefused fails the calls that wait, if no server accepts the client's
+// credentials. Calls that come afterwards see that themselves.
+func (d *dispatcher) failRefused() {
+	d.mu.Lock()
+	cause := d.c.pool.refused()
+	if cause == nil {
+		d.mu.Unlock()
+		return
+	}
+	calls := d.takeWaiting()
+	d.mu.Unlock()
+	for _, ca := range calls {
+		d.fail(ca, cause)
+	}
 }
 
 // submit hands a call to a connection, or lets it wait for one. After an error
@@ -85,6 +107,10 @@ func (d *dispatcher) submit(ca *call) error {
 	case int(d.waiting.n.Load()+d.unnumbered.n.Load()) >= d.c.cfg.MaxQueued:
 		d.mu.Unlock()
 		return &Error{Op: code.String(), Outcome: NotDone, Err: fmt.Errorf("%w: %d calls are already waiting in this client", ErrBusy, d.c.cfg.MaxQueued)}
+	}
+	if err := d.c.pool.refused(); err != nil {
+		d.mu.Unlock()
+		return &Error{Op: code.String(), Outcome: NotDone, Err: err}
 	}
 	d.wait(ca)
 	d.mu.Unlock()

@@ -51,6 +51,16 @@
 // as reads, so that callers only see a delay; without it, a write in flight to
 // the lost node fails with [ErrOutcomeUnknown].
 //
+// # TLS and credentials
+//
+// Config.TLS encrypts the connections. A failed handshake is a [TLSError], inside which
+// errors.As finds the error of crypto/tls or crypto/x509. Config.User and Config.Secret,
+// or Config.Credentials for those that change, or a client certificate log in. While no
+// server accepts them calls fail at once with [ErrUnauthenticated], and the client asks
+// again with growing pauses; what the user may not do fails with [ErrPermission]. A
+// server gets the credentials before it has said which cluster it belongs to: that they go
+// to nobody else only TLS can tell.
+//
 // # Three ways to call
 //
 //   - Methods such as [Client.Get] and [Client.Put] wait for the answer. They

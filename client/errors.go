@@ -79,7 +79,17 @@ var (
 	// ErrHandshake. (Another port of a Proa server says which it is: that is
 	// ErrHandshake alone.)
 	ErrNotProa = errors.New("the server does not speak Proa's protocol")
-	// ErrUnauthenticated: credentials are missing or wrong.
+	// ErrTLS: the encryption of a connection did not come about; see [TLSError].
+	ErrTLS = errors.New("TLS handshake failed")
+	// ErrNoTLS: Config.TLS is set, and the server speaks without TLS. It also is
+	// ErrTLS.
+	ErrNoTLS = errors.New("the server does not speak TLS; connect without it")
+	// ErrTLSRequired: Config.TLS is nil, and the server speaks TLS alone. It also
+	// is ErrTLS.
+	ErrTLSRequired = errors.New("the server requires TLS")
+	// ErrUnauthenticated: credentials are missing or wrong. While no server
+	// accepts them, this is the error of every call, together with
+	// ErrUnavailable.
 	ErrUnauthenticated = sentinel(protocol.StatusUnauthenticated, "credentials missing or wrong")
 	// ErrPermission: the credentials do not allow this.
 	ErrPermission = sentinel(protocol.StatusPermission, "not permitted")
@@ -102,8 +112,9 @@ var (
 	// ErrDeadlineExceeded: the call's time ran out. It also is
 	// context.DeadlineExceeded.
 	ErrDeadlineExceeded error = deadlineError{}
-	// ErrUnavailable: no endpoint could be reached. The message says which
-	// were tried and how each failed; see also [UnavailableError].
+	// ErrUnavailable: no endpoint could be reached, or none accepted the
+	// credentials. The message says which were tried and how each failed; see
+	// also [UnavailableError].
 	ErrUnavailable = errors.New("no server could be reached")
 	// ErrConnectionLost: the connection was lost while the request was in
 	// flight.
@@ -226,7 +237,11 @@ func (e EndpointError) String() string {
 // Error lists the endpoints.
 func (e *UnavailableError) Error() string {
 	var b strings.Builder
-	b.WriteString(ErrUnavailable.Error())
+	if errors.Is(e, ErrUnauthenticated) {
+		b.WriteString("no server accepts the connection")
+	} else {
+		b.WriteString(ErrUnavailable.Error())
+	}
 	for i, p := range e.Endpoints {
 		b.WriteString([]string{": ", "; "}[min(i, 1)])
 		b.WriteString(p.String())
@@ -263,6 +278,30 @@ func (e *WrongClusterError) Error() string {
 
 // Is reports whether target is ErrWrongCluster.
 func (e *WrongClusterError) Is(target error) bool { return target == ErrWrongCluster }
+
+// TLSError says why the encryption of a connection did not come about. It is ErrTLS
+// and ErrHandshake.
+type TLSError struct {
+	Endpoint   string // with the port
+	ServerName string // that the server's certificate must be for; "" without Config.TLS
+	// Err is ErrNoTLS, ErrTLSRequired, or an error of crypto/tls, crypto/x509 or
+	// the network: errors.As finds an x509.UnknownAuthorityError, for example.
+	Err error
+}
+
+// Error gives the reason.
+func (e *TLSError) Error() string {
+	if errors.Is(e.Err, ErrTLSRequired) {
+		return e.Err.Error()
+	}
+	return ErrTLS.Error() + ": " + strings.TrimPrefix(e.Err.Error(), "tls: ")
+}
+
+// Unwrap returns the cause.
+func (e *TLSError) Unwrap() error { return e.Err }
+
+// Is reports whether target is ErrTLS or ErrHandshake.
+func (e *TLSError) Is(target error) bool { return target == ErrTLS || target == ErrHandshake }
 
 // SafeToRetry reports whether err came from a call that definitely had no
 // effect, so that making the call again cannot apply it twice. It says nothing

@@ -31,6 +31,7 @@ type fake struct {
 	// It is called with mu held.
 	intercept func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict
 	hello     func(*fakeConn, *protocol.Hello) []byte // whole reply frame; nil: the usual one
+	login     func(user, secret string) bool          // nil: everybody may; called with mu held
 	inFlight  uint32
 	features  uint64
 	wrap      func(net.Conn) net.Conn // TLS
@@ -40,6 +41,7 @@ type fake struct {
 	closed   bool
 	conns    map[*fakeConn]struct{}
 	accepted int
+	hellos   int
 	requests []seenRequest
 	record   bool
 }
@@ -185,6 +187,16 @@ func (f *fake) dropAll() {
 	}
 }
 
+// dismiss closes every connection with a notice, as for a user who is gone.
+func (f *fake) dismiss() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for cn := range f.conns {
+		cn.send(protocol.AppendError(nil, 0, protocol.StatusUnauthenticated, 0, "user ann was removed or disabled"))
+		cn.nc.Close()
+	}
+}
+
 func (f *fake) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -271,8 +283,14 @@ func (cn *fakeConn) greet(fr *protocol.Frame) bool {
 	}
 	f := cn.f
 	f.mu.Lock()
+	f.hellos++
 	hello := f.hello
+	refused := f.login != nil && !f.login(string(m.User), string(m.Secret))
 	f.mu.Unlock()
+	if refused {
+		cn.send(protocol.AppendError(nil, fr.ID, protocol.StatusUnauthenticated, 0, "wrong user name or password"))
+		return false
+	}
 	if hello != nil {
 		reply := hello(cn, &m)
 		if reply == nil {
@@ -281,14 +299,18 @@ func (cn *fakeConn) greet(fr *protocol.Frame) bool {
 		cn.send(withID(reply, fr.ID))
 		return reply[5] == 0
 	}
+	cn.send(f.welcome(&m, fr.ID))
+	return true
+}
+
+// welcome is the usual reply to a HELLO.
+func (f *fake) welcome(m *protocol.Hello, id uint64) []byte {
 	r := protocol.HelloReply{
 		Version: protocol.Version, Features: f.features & m.Features, Node: f.node, Cluster: 2, Connection: 3,
 		FrameBytesMax: protocol.FrameBytesMax, KeyBytesMax: protocol.KeyBytesMax, ValueBytesMax: protocol.ValueBytesMax,
 		InFlightMax: f.inFlight, Shards: 8, ServerVersion: []byte("fake"),
 	}
-	b := r.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, fr.ID))
-	cn.send(protocol.End(b, 0))
-	return true
+	return protocol.End(r.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, id)), 0)
 }
 
 func withID(frame []byte, id uint64) []byte {

@@ -3,13 +3,10 @@ package client
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -97,6 +94,12 @@ func TestConnectionLostUnderWrite(t *testing.T) {
 // Under a session, a connection that breaks again and again neither loses nor
 // repeats a write.
 func TestExactlyOnceUnderStorm(t *testing.T) {
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) { exactlyOnceUnderStorm(t, secure) })
+	}
+}
+
+func exactlyOnceUnderStorm(t *testing.T, secure bool) {
 	f := newFake(t)
 	n := 0
 	f.intercept = func(_ *fakeConn, fr *protocol.Frame, _ *protocol.Extensions) verdict {
@@ -109,7 +112,11 @@ func TestExactlyOnceUnderStorm(t *testing.T) {
 		}
 		return verdict{}
 	}
-	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce, cfg.Connections = true, 2 }, f)
+	c := dial(t, func(cfg *Config) {
+		if cfg.ExactlyOnce, cfg.Connections = true, 2; secure {
+			cfg.TLS = f.secureLocal()
+		}
+	}, f)
 	var wg sync.WaitGroup
 	const goroutines, each = 8, 60
 	for range goroutines {
@@ -879,26 +886,6 @@ func TestUnixSocket(t *testing.T) {
 	f := newFakeOn(t, "unix", path)
 	c := dial(t, func(cfg *Config) { cfg.Endpoints = []string{"unix://" + path} })
 	if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil || len(f.rows) != 1 {
-		t.Fatal(err)
-	}
-}
-
-func TestTLS(t *testing.T) {
-	web := httptest.NewTLSServer(nil) // for its certificate
-	defer web.Close()
-	f := newFake(t)
-	f.set(func() { f.wrap = func(nc net.Conn) net.Conn { return tls.Server(nc, web.TLS) } })
-	roots := x509.NewCertPool()
-	roots.AddCert(web.Certificate())
-	c := dial(t, func(cfg *Config) { cfg.TLS = &tls.Config{RootCAs: roots} }, f)
-	for i := range 20 {
-		if _, err := c.Put(t.Context(), key(i), make([]byte, i*1000)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err := New(t.Context(), Config{Endpoints: []string{f.address()}, TLS: &tls.Config{RootCAs: x509.NewCertPool()}})
-	var untrusted x509.UnknownAuthorityError
-	if !errors.Is(err, ErrUnavailable) || !errors.As(err, &untrusted) {
 		t.Fatal(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/protocol"
@@ -27,6 +28,9 @@ type foreignError struct{ first []byte }
 func (e *foreignError) Error() string {
 	return "answers, but does not speak Proa's protocol (" + looksLike(e.first) + ")"
 }
+
+// isAlert reports whether a server that speaks TLS alone has answered.
+func (e *foreignError) isAlert() bool { return bytes.HasPrefix(e.first, []byte("\x15\x03")) }
 
 func (e *foreignError) Is(target error) bool { return target == ErrNotProa || target == ErrHandshake }
 
@@ -59,8 +63,14 @@ func (ep *endpointState) soundOut(ctx context.Context, end context.CancelCauseFu
 	n, _ := io.ReadAtLeast(nc, answer, 4)
 	answer = answer[:n]
 	_, _, _, err = protocol.Next(answer, protocol.FrameBytesMax)
-	if n >= 4 && err != nil && !bytes.HasPrefix(answer, []byte(proaText)) {
-		end(&foreignError{answer})
+	switch foreign := (&foreignError{answer}); {
+	case n < 4 || bytes.HasPrefix(answer, []byte(proaText)):
+	case foreign.isAlert():
+		if ep.tls() == nil {
+			end(&TLSError{Endpoint: ep.name, Err: ErrTLSRequired})
+		}
+	case err != nil:
+		end(foreign)
 	}
 }
 
@@ -76,7 +86,6 @@ func looksLike(b []byte) string {
 		{"-ERR", "Redis"}, {"-NOA", "Redis"}, {"-DEN", "Redis"}, {"-LOA", "Redis"}, {"-MAX", "Redis"}, {"+PON", "Redis"},
 		{"ERRO", "memcached"},
 		{"SSH-", "an SSH server"},
-		{"\x15\x03", "a TLS server"},
 		{"\x00\x00", "an HTTP/2 server, as of gRPC"}, // its SETTINGS
 	} {
 		if bytes.HasPrefix(b, []byte(s.begin)) {
@@ -110,8 +119,10 @@ func readFrame(r io.Reader) (protocol.Frame, error) {
 			return f, nil
 		case failed != nil && n > 0 && errors.Is(failed, io.EOF):
 			return f, &foreignError{b[:n]}
+		case errors.Is(failed, io.EOF):
+			return f, fmt.Errorf("%w: %w", ErrHandshake, errHangUp)
 		case failed != nil:
-			return f, handshakeError(failed)
+			return f, failed
 		}
 		if n == len(b) {
 			b = append(b, make([]byte, need-n)...)
@@ -119,21 +130,51 @@ func readFrame(r io.Reader) (protocol.Frame, error) {
 	}
 }
 
-// handshakeError words why a handshake came to nothing.
-func handshakeError(err error) error {
-	var plain tls.RecordHeaderError
+// How servers end a handshake without a word.
+var (
+	errHangUp       = errors.New("the server closed the connection without an answer; is this a client port of Proa? Does it require TLS?")
+	errHangUpTLS    = errors.New("the server closed the connection; does it speak TLS?")
+	errHangUpBehind = errors.New("the server closed the connection right behind it; does it require a client certificate?")
+)
+
+// isHangUp reports whether err says that the server has closed the connection. It may
+// have sent the reason, which the network has lost.
+func isHangUp(err error) bool {
+	var e *net.OpError
+	return errors.Is(err, errHangUp) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.As(err, &e) && !e.Timeout() && !isAlert(err)
+}
+
+// isAlert reports whether err is the reason for which the server refuses TLS.
+func isAlert(err error) bool {
+	var e *net.OpError
+	return errors.As(err, &e) && e.Op == "remote error"
+}
+
+func (ep *endpointState) tlsError(t *tls.Config, err error) error {
+	return &TLSError{Endpoint: ep.name, ServerName: t.ServerName, Err: err}
+}
+
+// tlsAlone is in the answer of a port of Proa that speaks TLS alone to a HELLO without.
+const tlsAlone = "which speaks TLS alone"
+
+// tlsRequired returns what the answer to a HELLO without TLS means where the server
+// speaks TLS alone, nil for other answers.
+func tlsRequired(err error) error {
+	var foreign *foreignError
+	var e *Error
 	switch {
-	case errors.As(err, &plain):
-		return fmt.Errorf("%w: the server does not speak TLS; connect without it: %w", ErrHandshake, err)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: the server closed the connection without an answer; is this a client port of Proa?", ErrHandshake)
+	case errors.As(err, &foreign) && foreign.isAlert():
+		return ErrTLSRequired
+	case errors.As(err, &e) && strings.Contains(e.Message, tlsAlone):
+		return fmt.Errorf("%w: %s", ErrTLSRequired, e.Message)
 	}
-	return err
+	return nil
 }
 
 // unanswered words that a handshake has not ended in time; ctx has ended.
 func unanswered(ctx context.Context, within time.Duration, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)) {
 		return fmt.Errorf("%w: connected, but there was no answer to the handshake within %v; is this a client port of Proa?", ctx.Err(), within)
 	}
 	return fmt.Errorf("%w during the handshake: %w", ctx.Err(), err)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -64,10 +65,12 @@ type endpointState struct {
 	reached atomic.Uint64 // the node that answered last
 	up      atomic.Int32  // connections that stand
 
-	mu    sync.Mutex
-	err   error // of the last attempt to connect, or why the last connection ended; nil: one stands, or none was tried
-	tries int   // to connect since the last success
-	at    int64 // when the last one ended, on the client's clock
+	mu       sync.Mutex
+	err      error // of the last attempt to connect, or why the last connection ended; nil: one stands, or none was tried
+	tries    int   // to connect since the last success
+	at       int64 // when the last one ended, on the client's clock
+	refusals int   // of the credentials, in a row
+	barred   int64 // until when the credentials are not to be presented again; 0: no limit
 }
 
 func (p *pool) newEndpoint(ep endpoint) *endpointState {
@@ -84,7 +87,27 @@ func (ep *endpointState) tried(now int64, err error) int {
 	if ep.tries++; err == nil {
 		ep.tries = 0
 	}
+	switch {
+	case !errors.Is(err, ErrUnauthenticated):
+		ep.refusals, ep.barred = 0, 0
+	case now >= ep.barred: // otherwise another connection was refused at the same time
+		ep.refusals++
+		var e *Error
+		errors.As(err, &e)
+		ep.barred = now + int64(max(ep.c.cfg.backoff(ep.refusals), e.RetryAfter))
+	}
 	return ep.tries
+}
+
+// bar returns for how long the server is not to be asked again to accept the
+// credentials, 0 if it may be, and how it has refused them.
+func (ep *endpointState) bar(now int64) (time.Duration, error) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if now >= ep.barred {
+		return 0, nil
+	}
+	return time.Duration(ep.barred - now), ep.err
 }
 
 // lost notes why a connection has ended.
@@ -229,6 +252,29 @@ func (p *pool) hasOther(cn *conn) bool {
 // starved reports whether a call waits and there is no connection at all.
 func (p *pool) starved() bool {
 	return len(*p.ready.Load()) == 0 && p.c.dispatcher.waiting.n.Load()+p.c.dispatcher.unnumbered.n.Load() > 0
+}
+
+// refused returns an error if no server can be expected to accept the client's
+// credentials: there is no connection, one server has refused them, and all others
+// were tried in vain since they were reached last.
+func (p *pool) refused() error {
+	if len(*p.ready.Load()) > 0 {
+		return nil
+	}
+	refused := false
+	for _, ep := range p.addresses() {
+		ep.mu.Lock()
+		refused = refused || ep.refusals > 0
+		untried := ep.tries == 0
+		ep.mu.Unlock()
+		if untried {
+			return nil
+		}
+	}
+	if !refused {
+		return nil
+	}
+	return p.unavailable()
 }
 
 // hurry cuts the pauses of all addresses short that no connection leads to: a

@@ -226,9 +226,13 @@ func (d *dispatcher) resubmit(ca *call) {
 	}
 	deadline := ca.enforced()
 	d.mu.Lock()
+	cause := d.c.pool.refused()
 	if d.closed {
+		cause = ErrClosed
+	}
+	if cause != nil {
 		d.mu.Unlock()
-		d.fail(ca, ErrClosed)
+		d.fail(ca, cause)
 		return
 	}
 	d.wait(ca)

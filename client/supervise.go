@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
+	"github.com/proa-kv/proa/internal/mux"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -28,6 +30,14 @@ func (ep *endpointState) supervise(first chan<- error) {
 	for ep.c.ctx.Err() == nil && !ep.over() {
 		if ep.superfluous() {
 			ep.rest()
+			continue
+		}
+		if wait, refusal := ep.bar(ep.c.now()); wait > 0 { // another connection has found out
+			if first != nil {
+				first <- refusal
+				first = nil
+			}
+			ep.sleep(wait, nil)
 			continue
 		}
 		cn, err := ep.connect()
@@ -50,6 +60,7 @@ func (ep *endpointState) supervise(first chan<- error) {
 			if tries&(tries-1) == 0 { // waiting calls make it try often
 				ep.c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", tries, "error", err)
 			}
+			ep.c.dispatcher.failRefused()
 		} else {
 			cn.log.Info("connected", "node", cn.info.Node, "server", cn.info.Version)
 			select {
@@ -125,17 +136,21 @@ const askedPauseMax = 100 * time.Millisecond
 // pause waits before the next try, after one that ended in err. Back-off spares
 // addresses that nobody needs: a call that waits for a connection cuts it short,
 // and so does news that the node at the other end leads a shard, so it is up.
-// Only a server that has refused for good, is of another cluster than
-// Config.Cluster, or has said when to come back, gets its pause whatever waits. It reports whether the pause was cut short.
+// Only a server that has refused for good, or has said when to come back, gets its
+// pause whatever waits, and one that has refused the credentials a longer one. It
+// reports whether the pause was cut short.
 func (ep *endpointState) pause(d time.Duration, err error) (asked bool) {
+	if wait, _ := ep.bar(ep.c.now()); wait > 0 {
+		ep.sleep(wait, nil)
+		return false
+	}
 	least := jitter(askedPauseMax)
 	var e *Error
-	if errors.As(err, &e) {
-		if least = max(least, e.RetryAfter); !e.Status.Retry() {
-			least = ep.c.cfg.BackoffMin
-		}
-	}
-	if errors.Is(err, ErrWrongCluster) || errors.Is(err, ErrNotProa) {
+	switch {
+	case errors.As(err, &e) && e.Status.Retry():
+		least = max(least, e.RetryAfter)
+	case errors.Is(err, ErrUnauthenticated): // a connection was closed; there may be new credentials
+	case e != nil, lasting(err):
 		least = ep.c.cfg.BackoffMin
 	}
 	least = min(d, least)
@@ -143,6 +158,19 @@ func (ep *endpointState) pause(d time.Duration, err error) (asked bool) {
 		return false
 	}
 	return ep.c.pool.starved() || ep.sleep(d-least, ep.nudged)
+}
+
+// lasting reports whether the next attempt to connect will most likely end in the
+// same error, until somebody changes something.
+func lasting(err error) bool {
+	var untrusted *tls.CertificateVerificationError
+	var source *credentialsError
+	for _, target := range []error{ErrWrongCluster, ErrNotProa, ErrNoTLS, ErrTLSRequired} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return errors.As(err, &untrusted) || errors.As(err, &source) || isAlert(err)
 }
 
 // sleep waits for d. It reports whether cut ended it.
@@ -168,10 +196,26 @@ func (cn *conn) reason() error {
 	return cn.cause
 }
 
-// connect dials an endpoint and shakes hands.
-func (ep *endpointState) connect() (cn *conn, err error) {
+// connect dials an endpoint and shakes hands. Credentials that are refused may have
+// changed just now.
+func (ep *endpointState) connect() (*conn, error) {
 	ctx, cancel := context.WithTimeout(ep.c.ctx, ep.c.cfg.DialTimeout)
 	defer cancel()
+	who, err := ep.c.cfg.credentials(ctx)
+	for err == nil {
+		cn, failed := ep.connectAs(ctx, who)
+		if !errors.Is(failed, ErrUnauthenticated) {
+			return cn, failed
+		}
+		refused := who
+		if who, err = ep.c.cfg.credentials(ctx); err == nil && who == refused {
+			return nil, failed
+		}
+	}
+	return nil, err
+}
+
+func (ep *endpointState) connectAs(ctx context.Context, who login) (cn *conn, err error) {
 	var d net.Dialer
 	if ep.c.cfg.KeepAlive < 0 {
 		d.KeepAlive = -1
@@ -191,7 +235,7 @@ func (ep *endpointState) connect() (cn *conn, err error) {
 		ep.c.wg.Add(1)
 		go ep.soundOut(hand, end)
 	}
-	info, nc, err := ep.handshake(hand, nc)
+	info, nc, err := ep.handshake(hand, nc, who)
 	if !stop() && err == nil {
 		err = hand.Err()
 	}
@@ -216,31 +260,83 @@ func (ep *endpointState) connect() (cn *conn, err error) {
 	return ep.c.newConn(ep, nc, info), nil
 }
 
+// credentialsError says that Config.Credentials has failed.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return "Config.Credentials: " + e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err }
+
+// login is what a connection presents to the server.
+type login struct{ user, secret string }
+
+// credentials returns the login for a new connection.
+func (c *Config) credentials(ctx context.Context) (login, error) {
+	if c.Credentials == nil {
+		return login{c.User, c.Secret}, nil
+	}
+	user, secret, err := c.Credentials(ctx)
+	if err == nil && (len(user) > protocol.NameBytesMax || len(secret) > protocol.NameBytesMax) {
+		err = fmt.Errorf("user or secret is over %d bytes", protocol.NameBytesMax)
+	}
+	if err != nil {
+		return login{}, &credentialsError{err}
+	}
+	return login{user, secret}, nil
+}
+
 // handshake starts TLS, if configured, and exchanges HELLO. The connection it
 // returns is to be used instead of nc, even after an error.
-func (ep *endpointState) handshake(ctx context.Context, nc net.Conn) (ServerInfo, net.Conn, error) {
-	if ep.c.cfg.TLS != nil {
-		t := ep.c.cfg.TLS.Clone()
-		t.ServerName = cmp.Or(t.ServerName, ep.host)
-		tc := tls.Client(nc, t)
+func (ep *endpointState) handshake(ctx context.Context, nc net.Conn, who login) (ServerInfo, net.Conn, error) {
+	if t := ep.tls(); t != nil {
+		tc := tls.Client(mux.NewSocket(nc), t)
 		nc = tc
 		if err := tc.HandshakeContext(ctx); err != nil {
-			return ServerInfo{}, nc, handshakeError(err)
+			var plain tls.RecordHeaderError
+			switch {
+			case errors.As(err, &plain):
+				err = ErrNoTLS
+			case isHangUp(err):
+				err = fmt.Errorf("%w (%w)", errHangUpTLS, err)
+			}
+			return ServerInfo{}, nc, ep.tlsError(t, err)
 		}
+		info, err := ep.hello(nc, who)
+		switch { // with TLS 1.3 the server has looked at the client's certificate only now
+		case isAlert(err):
+			err = ep.tlsError(t, err)
+		case isHangUp(err):
+			err = ep.tlsError(t, fmt.Errorf("%w (%w)", errHangUpBehind, err))
+		}
+		return info, nc, err
 	}
-	info, err := ep.hello(nc)
+	info, err := ep.hello(nc, who)
+	if cause := tlsRequired(err); cause != nil {
+		err = &TLSError{Endpoint: ep.name, Err: cause}
+	}
 	return info, nc, err
 }
 
-func (ep *endpointState) hello(nc net.Conn) (ServerInfo, error) {
+// tls returns the configuration for the endpoint, nil for none.
+func (ep *endpointState) tls() *tls.Config {
+	if ep.c.cfg.TLS == nil || ep.network == "unix" {
+		return nil
+	}
+	t := ep.c.cfg.TLS.Clone()
+	host, _, _ := strings.Cut(ep.host, "%") // the zone of an IPv6 address is in no certificate
+	t.ServerName = cmp.Or(t.ServerName, host)
+	t.DynamicRecordSizingDisabled = true // what is written together shall leave together
+	return t
+}
+
+func (ep *endpointState) hello(nc net.Conn, who login) (ServerInfo, error) {
 	m := protocol.Hello{
 		VersionMin: protocol.Version, VersionMax: protocol.Version,
-		Name: []byte(ep.c.cfg.Name), User: []byte(ep.c.cfg.User), Secret: []byte(ep.c.cfg.Secret),
+		Name: []byte(ep.c.cfg.Name), User: []byte(who.user), Secret: []byte(who.secret),
 	}
 	if ep.c.session != nil {
 		m.Features |= protocol.FeatureSessions
 	}
-	if ep.c.cfg.User != "" || ep.c.cfg.Secret != "" {
+	if who != (login{}) {
 		m.Features |= protocol.FeatureCredentials
 	}
 	frame := m.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, helloID))

@@ -96,7 +96,8 @@ func TestPause(t *testing.T) {
 		{"nobody waits", false, net.ErrClosed, time.Minute, time.Minute},
 		{"a call waits", true, net.ErrClosed, 50 * time.Millisecond, 100 * time.Millisecond},
 		{"a full server", true, refusal(protocol.StatusTooManyConns, 3*time.Second), 3 * time.Second, 3 * time.Second},
-		{"wrong credentials", true, refusal(protocol.StatusUnauthenticated, 0), time.Second, time.Second},
+		{"refused for good", true, refusal(protocol.StatusHandshake, 0), time.Second, time.Second},
+		{"the user is gone", true, fmt.Errorf("%w: %w", ErrConnectionLost, refusal(protocol.StatusUnauthenticated, 0)), 50 * time.Millisecond, 100 * time.Millisecond},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
