@@ -163,7 +163,8 @@ func TestRefusedStarts(t *testing.T) {
 	for name, r := range map[string]refusal{
 		"port taken":       {[]string{"--data", dir, "--listen", taken}, []string{taken, "in use", "--listen"}},
 		"admin port taken": {[]string{"--data", dir, "--admin-listen", taken}, []string{taken, "in use", "--admin-listen"}},
-		"no such address":  {[]string{"--data", dir, "--listen", "192.0.2.1:7400"}, []string{"192.0.2.1:7400", "--listen"}},
+		"no such address":  {[]string{"--data", dir, "--listen", "192.0.2.1:7400", "--insecure"}, []string{"192.0.2.1:7400", "--listen"}},
+		"open to others":   {[]string{"--data", dir, "--listen", "0.0.0.0:0", "--admin-listen", "0.0.0.0:0"}, []string{"listen.client", "listen.admin", "--auth required --admin-password-file", "127.0.0.1", "--insecure"}},
 		"no address":       {[]string{"--data", dir, "--listen", "nonsense"}, []string{"nonsense"}},
 		"no listener":      {[]string{"--data", dir, "--listen", "off"}, []string{"listen"}},
 		"no such flag":     {[]string{"--no-such-flag"}, []string{"no-such-flag", "--help"}},
