@@ -57,7 +57,7 @@ func (d *Directory) putUser(u *User) error {
 	}
 	for _, name := range u.Roles {
 		if _, ok := d.Role(name); !ok {
-			return fmt.Errorf("%w: there is no role %s; the roles are: %s", ErrInvalid, name, d.roleNames())
+			return fmt.Errorf("%w: there is no role %s; the roles are: %s", ErrRefused, name, d.roleNames())
 		}
 	}
 	i, found := slices.BinarySearchFunc(d.Users, u.Name, func(u User, name string) int { return strings.Compare(u.Name, name) })
@@ -111,7 +111,7 @@ func (d *Directory) removeUser(name string) error {
 
 // NoUser is the error where there is no user of that name.
 func NoUser(name string) error {
-	return fmt.Errorf("%w: there is no user %q; \"proa user list\" shows all", ErrInvalid, name)
+	return fmt.Errorf("%w: there is no user %q; \"proa user list\" shows all", ErrRefused, name)
 }
 
 func (d *Directory) removeRole(name string) error {
@@ -129,7 +129,7 @@ func (d *Directory) removeRole(name string) error {
 	}
 	n := len(d.Roles)
 	if d.Roles = slices.DeleteFunc(d.Roles, func(r Role) bool { return r.Name == name }); len(d.Roles) == n {
-		return fmt.Errorf("%w: there is no role %q; \"proa role list\" shows all", ErrInvalid, name)
+		return fmt.Errorf("%w: there is no role %q; \"proa role list\" shows all", ErrRefused, name)
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func (m Mode) check(kind, name string, found bool) error {
 	case m == Only && !found && kind == "user":
 		return NoUser(name)
 	case m == Only && !found:
-		return fmt.Errorf("%w: there is no %s %q; \"proa %s list\" shows all", ErrInvalid, kind, name, kind)
+		return fmt.Errorf("%w: there is no %s %q; \"proa %s list\" shows all", ErrRefused, kind, name, kind)
 	case m != AddOrChange && m != Add && m != Only && m != First:
 		return fmt.Errorf("%w: there is no mode %q", ErrInvalid, m)
 	}
@@ -100,7 +100,7 @@ func (d *Directory) EditUser(e *UserEdit) (Change, error) {
 	set(&u.Roles, e.Roles)
 	for _, role := range e.DropRoles {
 		if !slices.Contains(u.Roles, role) {
-			return Change{}, fmt.Errorf("%w: the user %s does not have the role %q", ErrInvalid, e.Name, role)
+			return Change{}, fmt.Errorf("%w: the user %s does not have the role %q", ErrRefused, e.Name, role)
 		}
 		u.Roles = slices.DeleteFunc(u.Roles, func(r string) bool { return r == role })
 	}

@@ -76,6 +76,7 @@ func (d *Directory) Role(name string) (Role, bool) {
 type Account struct {
 	User
 	*Permit
+	Granted []Role // that the names in Roles stand for
 }
 
 // Policy is a Directory, compiled. It is immutable. A nil Policy has no users.
@@ -88,19 +89,26 @@ type Policy struct {
 func (d *Directory) Policy() *Policy {
 	p := &Policy{accounts: make(map[string]*Account, len(d.Users)), administered: d.Administered()}
 	for _, u := range d.Users {
-		p.accounts[u.Name] = &Account{u, d.permit(&u)}
+		p.accounts[u.Name] = &Account{u, d.permit(&u), d.rolesOf(&u)}
 	}
 	return p
 }
 
 func (d *Directory) permit(u *User) *Permit {
 	grants, rights := slices.Clone(u.Grants), u.Rights
-	for _, name := range u.Roles {
-		if r, ok := d.Role(name); ok {
-			grants, rights = append(grants, r.Grants...), rights|r.Rights
-		}
+	for _, r := range d.rolesOf(u) {
+		grants, rights = append(grants, r.Grants...), rights|r.Rights
 	}
 	return compile(grants, rights)
+}
+
+func (d *Directory) rolesOf(u *User) (roles []Role) {
+	for _, name := range u.Roles {
+		if r, ok := d.Role(name); ok {
+			roles = append(roles, r)
+		}
+	}
+	return roles
 }
 
 // Account returns that of a user, nil where there is none or it is disabled.
@@ -134,6 +142,7 @@ const (
 	byPassword
 	byCertificate
 	byMachine
+	byChange // of the password, which is under way
 )
 
 // Local is the login of who reaches the server by the machine's own means: the operator.
@@ -141,7 +150,19 @@ var Local = Login{by: byMachine}
 
 // Method says in a word how the login came about.
 func (l *Login) Method() string {
-	return [...]string{"none", "password", "certificate", "local"}[l.by]
+	return [...]string{"none", ByPassword, "certificate", "local", "change"}[l.by]
+}
+
+// ByPassword is the Method of who has given a password.
+const ByPassword = "password"
+
+// Changing is l while its user's password is replaced: it holds with any.
+func (l Login) Changing() Login { return Login{User: l.User, by: byChange} }
+
+// Newest reports whether a login is by the password that its user got last.
+func (p *Policy) Newest(l *Login) bool {
+	a := p.Account(l.User)
+	return a != nil && l.by == byPassword && len(a.Passwords) > 0 && a.Passwords[len(a.Passwords)-1] == l.hash
 }
 
 // Permit returns what a login is good for now. ok is false where it does not hold any more:

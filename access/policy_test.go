@@ -79,13 +79,16 @@ func TestLoginsEnd(t *testing.T) {
 		name                  string
 		u                     *User
 		password, certificate bool
+		newest, changing      bool
 	}{
-		{"nothing changed", &User{Name: "u", Passwords: []string{somebody}, Certificate: true}, true, true},
-		{"a second password", &User{Name: "u", Passwords: []string{other, somebody}, Certificate: true}, true, true},
-		{"another password", &User{Name: "u", Passwords: []string{other}, Certificate: true}, false, true},
-		{"without certificate", &User{Name: "u", Passwords: []string{somebody}}, true, false},
-		{"disabled", &User{Name: "u", Passwords: []string{somebody}, Certificate: true, Disabled: true}, false, false},
-		{"removed", nil, false, false},
+		{"nothing changed", &User{Name: "u", Passwords: []string{somebody}, Certificate: true}, true, true, true, true},
+		{"an older password", &User{Name: "u", Passwords: []string{other, somebody}, Certificate: true}, true, true, true, true},
+		{"a newer password", &User{Name: "u", Passwords: []string{somebody, other}, Certificate: true}, true, true, false, true},
+		{"another password", &User{Name: "u", Passwords: []string{other}, Certificate: true}, false, true, false, true},
+		{"no password", &User{Name: "u", Certificate: true}, false, true, false, true},
+		{"without certificate", &User{Name: "u", Passwords: []string{somebody}}, true, false, true, true},
+		{"disabled", &User{Name: "u", Passwords: []string{somebody}, Certificate: true, Disabled: true}, false, false, false, false},
+		{"removed", nil, false, false, false, false},
 	} {
 		changes := []Change{{User: user("root", "admin")}}
 		if x.u != nil {
@@ -97,6 +100,16 @@ func TestLoginsEnd(t *testing.T) {
 		}
 		if _, ok := after.Permit(&certificate, Nothing); ok != x.certificate {
 			t.Errorf("%s: the login by certificate holds: %v", x.name, ok)
+		}
+		if got := after.Newest(&password); got != x.newest {
+			t.Errorf("%s: the password is the newest: %v", x.name, got)
+		}
+		changing := password.Changing()
+		if _, ok := after.Permit(&changing, Nothing); ok != x.changing {
+			t.Errorf("%s: the login whose password is changed holds: %v", x.name, ok)
+		}
+		if after.Newest(&certificate) || after.Newest(&changing) || after.Newest(&Login{}) {
+			t.Errorf("%s: who has given no password has given the newest", x.name)
 		}
 	}
 	if p, ok := before.Permit(&Local, Nothing); !ok || p != Everything {
@@ -125,9 +138,9 @@ func TestRefusedChanges(t *testing.T) {
 		{"last administrator disabled", Change{User: &User{Name: "root", Passwords: []string{somebody}, Roles: []string{"admin"}, Disabled: true}}, ErrRefused, "nobody would be left"},
 		{"last administrator's role taken", Change{User: user("root", "readwrite")}, ErrRefused, "nobody would be left"},
 		{"last administrator without a password", Change{User: &User{Name: "root", Roles: []string{"admin"}}}, ErrRefused, "nobody would be left"},
-		{"unknown user", Change{RemoveUser: "no"}, ErrInvalid, "there is no user"},
-		{"unknown role", Change{RemoveRole: "no"}, ErrInvalid, "there is no role"},
-		{"a role that names nothing", Change{User: user("svc", "no")}, ErrInvalid, "the roles are: admin, monitor, ops, readonly, readwrite"},
+		{"unknown user", Change{RemoveUser: "no"}, ErrRefused, "there is no user"},
+		{"unknown role", Change{RemoveRole: "no"}, ErrRefused, "there is no role"},
+		{"a role that names nothing", Change{User: user("svc", "no")}, ErrRefused, "the roles are: admin, monitor, ops, readonly, readwrite"},
 		{"built-in role changed", Change{Role: &Role{Name: "admin"}}, ErrRefused, "built in"},
 		{"built-in role removed", Change{RemoveRole: "readonly"}, ErrRefused, "built in"},
 		{"empty name", Change{User: &User{}}, ErrInvalid, "empty"},

@@ -35,6 +35,7 @@ const (
 	AdminUserSet      = "user.set"      // UserArgs → Done: a user is added or changed
 	AdminUserRemove   = "user.remove"   // NameArgs → Done
 	AdminUserPassword = "user.password" // PasswordArgs → Done: the asker's own
+	AdminUserSelf     = "user.self"     // nothing → Identity: who asks
 	AdminRoleSet      = "role.set"      // access.RoleEdit → Done: a role is added or changed
 	AdminRoleRemove   = "role.remove"   // NameArgs → Done
 )
@@ -55,6 +56,7 @@ var AdminRights = map[string]access.Rights{
 	AdminUserSet:      access.Admin,
 	AdminUserRemove:   access.Admin,
 	AdminUserPassword: 0,
+	AdminUserSelf:     0,
 	AdminRoleSet:      access.Admin,
 	AdminRoleRemove:   access.Admin,
 }
@@ -102,11 +104,21 @@ type NameArgs struct {
 	Name string `json:"name"`
 }
 
-// PasswordArgs change the password of who asks.
+// PasswordArgs change the password of who asks, and has logged in by one.
 type PasswordArgs struct {
+	Name     string `json:"name,omitempty"` // of who asks, if that is to be made sure
 	Current  string `json:"current"`
-	Password string `json:"password"`
+	Password string `json:"password,omitempty"`
 	KeepOld  bool   `json:"keep_old,omitempty"` // the current one stays valid as well
+	DropOld  bool   `json:"drop_old,omitempty"` // no new one: of two passwords only the newest stays, which is the current one
+}
+
+// Identity is who asks, and what they may do.
+type Identity struct {
+	Login      string        `json:"login"`                // how they have proven it: none, password, certificate, or local, the operator on the machine
+	Everything bool          `json:"everything,omitempty"` // may be done without a user
+	User       *UserInfo     `json:"user,omitempty"`       // nil: none
+	Granted    []access.Role `json:"granted,omitempty"`    // the user's roles
 }
 
 // UserList is all users and roles, in order of their names.
@@ -120,6 +132,16 @@ type UserInfo struct {
 	access.User               // without the hashes
 	Passwords   int           `json:"passwords"`
 	Holds       access.Rights `json:"holds,omitempty"` // of Monitor and Admin, those of the roles included
+}
+
+// InfoOf returns u, which p permits something, as others may see it. A nil p permits
+// nothing.
+func InfoOf(u access.User, p *access.Permit) UserInfo {
+	info := UserInfo{User: u, Passwords: len(u.Passwords)}
+	if info.User.Passwords = nil; p != nil {
+		info.Holds = p.Rights
+	}
+	return info
 }
 
 // ShardArgs name a shard and, where the request needs them, nodes.

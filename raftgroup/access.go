@@ -130,12 +130,11 @@ func (ad *admin) userList() (any, error) {
 	list := command.UserList{Users: []command.UserInfo{}, Roles: slices.Concat(access.BuiltIn, m.Access.Roles)}
 	policy := m.Access.Policy()
 	for _, u := range m.Access.Users {
-		info := command.UserInfo{User: u, Passwords: len(u.Passwords)}
-		info.User.Passwords = nil
+		var permit *access.Permit
 		if a := policy.Account(u.Name); a != nil {
-			info.Holds = a.Permit.Rights
+			permit = a.Permit
 		}
-		list.Users = append(list.Users, info)
+		list.Users = append(list.Users, command.InfoOf(u, permit))
 	}
 	slices.SortFunc(list.Roles, func(a, b access.Role) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil

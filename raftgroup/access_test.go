@@ -53,7 +53,7 @@ func testUsers(t *testing.T, e placement.Engine) {
 	must(command.AdminRoleSet, access.RoleEdit{Name: "app", Mode: access.Add, Grants: []access.Grant{{Prefix: []byte("app/"), Rights: access.ReadWrite}}}, "role app added")
 	must(command.AdminUserSet, edit(access.UserEdit{Name: "svc", AddRoles: []string{"app"}}, "a service's password"), "user svc added")
 	refused(command.AdminUserSet, edit(access.UserEdit{Name: "svc", Mode: access.Add}), command.ErrRefused, "a user svc already")
-	refused(command.AdminUserSet, edit(access.UserEdit{Name: "x", Mode: access.Only}), command.ErrInvalid, "no user")
+	refused(command.AdminUserSet, edit(access.UserEdit{Name: "x", Mode: access.Only}), command.ErrRefused, "no user")
 	refused(command.AdminUserSet, edit(access.UserEdit{Name: "svc"}, "short"), command.ErrInvalid, "shorter than 8")
 	refused(command.AdminUserSet, edit(access.UserEdit{Name: "svc"}, strings.Repeat("p", 257)), command.ErrInvalid, "longer than 256")
 	refused(command.AdminUserSet, edit(access.UserEdit{Name: "svc", Hashes: []string{access.Hash("a password")}}), command.ErrInvalid, "hashed by the server")

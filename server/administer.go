@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -62,7 +63,14 @@ func (s *Server) askBackend(j *job) ([]byte, error) {
 	}
 	ctx, cancel := context.WithDeadline(s.upstreams.ctx, time.UnixMilli(j.deadline))
 	defer cancel()
-	return s.backend.Admin(ctx, string(m.Verb), m.Args)
+	switch verb := string(m.Verb); verb {
+	case command.AdminUserSelf:
+		return j.c.describe()
+	case command.AdminUserPassword:
+		return j.c.changePassword(ctx, m.Args)
+	default:
+		return s.backend.Admin(ctx, verb, m.Args)
+	}
 }
 
 // succeed answers a job with OK and body.
@@ -83,7 +91,7 @@ func adminRefusal(err error) *refusal {
 		r.status = protocol.StatusRefused
 	case errors.Is(err, command.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		r.status = protocol.StatusTimeout
-	case errors.Is(err, command.ErrBusy):
+	case errors.Is(err, command.ErrBusy), errors.Is(err, access.ErrCrowded):
 		r.status, r.retryMillis = protocol.StatusBusy, retryQuorumMillis
 	default:
 		r = refusalOf(err)

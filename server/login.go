@@ -137,6 +137,21 @@ func (g *gate) renewGrants() {
 	}
 }
 
+// replaceLogin makes the connection that of a login in the place of another one, and ends it
+// if that does not hold. It returns false where the connection has become somebody else's.
+func (i *identity) replaceLogin(from, to access.Login) bool {
+	for {
+		was := i.grant.Load()
+		if was.login != from {
+			return false
+		}
+		if i.grant.CompareAndSwap(was, &grant{to, was.permit, was.policy}) {
+			i.renew(i.c.srv.backend.Access())
+			return true
+		}
+	}
+}
+
 // renew gives the connection what its user may do now.
 func (i *identity) renew(policy *access.Policy) {
 	c, was := i.c, i.grant.Load()
