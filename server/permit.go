@@ -125,7 +125,11 @@ func mayCarryOut(permit *access.Permit, cmd *command.Command) bool {
 	case command.Incr, command.IncrFloat: // the reply is the value
 		need = access.ReadWrite
 	case command.Rename: // who may read the destination reads what the source was
-		return permit.May(cmd.Key, access.ReadWrite) && permit.May(cmd.Value, access.Write)
+		source := access.ReadWrite
+		if cmd.Flags&command.RenameKeepSource != 0 {
+			source = access.Read
+		}
+		return permit.May(cmd.Key, source) && permit.May(cmd.Value, access.Write)
 	}
 	return need != 0 && permit.May(cmd.Key, need)
 }

@@ -148,6 +148,10 @@ func needs() map[protocol.Opcode][]need {
 				m := protocol.Rename{Source: k(p, tag), Destination: k("rw/to", tag)}
 				return m.AppendTo(nil)
 			}},
+			{keys: access.Read, variant: "source of a copy", body: func(p, tag string) []byte {
+				m := protocol.Rename{Flags: protocol.RenameKeepSource, Source: k(p, tag), Destination: k("rw/to", tag)}
+				return m.AppendTo(nil)
+			}},
 			{keys: access.Write, variant: "destination", body: func(p, tag string) []byte {
 				m := protocol.Rename{Source: k("rw/from", tag), Destination: k(p, tag)}
 				return m.AppendTo(nil)

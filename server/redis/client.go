@@ -140,7 +140,7 @@ func (c *conn) appendInfo(dst []byte) []byte {
 	// Replies stand in one buffer, and in no list.
 	dst = fmt.Appendf(dst, " qbuf=%d qbuf-free=0 argv-mem=%d multi-mem=%d rbs=%d rbp=%d obl=0 oll=0 omem=%d tot-mem=%d events=r",
 		in, queued, queued, out, out, out, in+out+queued)
-	return fmt.Appendf(dst, " cmd=%s user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", command, i.proto.Load(), textOf(&i.lib), textOf(&i.version))
+	return fmt.Appendf(dst, " cmd=%s user=%s redir=-1 resp=%d lib-name=%s lib-ver=%s\n", command, c.userName(), i.proto.Load(), textOf(&i.lib), textOf(&i.version))
 }
 
 // killFilter says which connections CLIENT KILL closes.
@@ -148,13 +148,14 @@ type killFilter struct {
 	id       uint64
 	addr     string
 	local    string
-	nobody   bool // a type or a user that no connection has
+	nobody   bool // a type that no connection has
+	user     string
 	skipSelf bool
 }
 
 func (k *killFilter) matches(c, self *conn) bool {
 	switch {
-	case k.nobody, k.skipSelf && c == self:
+	case k.nobody, k.skipSelf && c == self, k.user != "" && c.userName() != k.user:
 		return false
 	case k.id != 0 && c.ID() != k.id, k.addr != "" && c.Remote() != k.addr, k.local != "" && c.l.address() != k.local:
 		return false
@@ -211,8 +212,8 @@ func (x *plan) readKillFilter(k *killFilter) {
 		case isWord(x.args[i], "laddr"):
 			k.local = string(value)
 		case isWord(x.args[i], "user"):
-			if string(value) != "default" {
-				x.fail("ERR No such user '" + string(value) + "'")
+			if k.user = string(value); k.user != "default" && x.c.l.backend.Access().Account(k.user) == nil {
+				x.fail("ERR No such user '" + k.user + "'")
 			}
 		case isWord(x.args[i], "skipme") && (isWord(value, "yes") || isWord(value, "no")):
 			k.skipSelf = isWord(value, "yes")

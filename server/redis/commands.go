@@ -27,7 +27,7 @@ var loadHandlers = sync.OnceFunc(func() {
 		"set": cmdSet, "getdel": cmdGetDel, "getex": cmdGetEX, "mget": cmdMGet, "mset": cmdMSet, "msetnx": cmdMSetNX,
 		"append": cmdAppend, "getrange": cmdGetRange, "substr": cmdGetRange, "setrange": cmdSetRange,
 		"incrbyfloat": cmdIncrByFloat, "del": cmdDel, "unlink": cmdDel, "exists": cmdExists, "touch": cmdExists, "copy": cmdCopy,
-		"object|help": cmdHelp, "unwatch": cmdUnwatch, "ping": cmdPing, "hello": cmdHello, "auth": cmdAuth,
+		"object|help": cmdHelp, "unwatch": cmdUnwatch, "ping": cmdPing,
 		"select": cmdSelect, "time": cmdTime, "info": cmdInfo, "client|getname": cmdClientGetName,
 		"client|setname": cmdClientSetName, "client|setinfo": cmdClientSetInfo, "client|info": cmdClientSelf,
 		"client|list": cmdClientList, "client|kill": cmdClientKill, "client|no-evict": cmdClientSwitch,
@@ -83,6 +83,7 @@ var loadHandlers = sync.OnceFunc(func() {
 		handler(name).translate = func(_ *processor, x *plan) { f(x) }
 	}
 	for name, f := range map[string]func(*processor, *conn, *plan) bool{
+		"hello": cmdHello, "auth": cmdAuth, "acl|whoami": cmdACLWhoAmI,
 		"multi": cmdMulti, "exec": cmdExec, "discard": cmdDiscard, "watch": cmdWatch,
 		"quit": cmdQuit, "reset": cmdReset, "wait": cmdWait,
 		"scan": cmdScan, "keys": cmdKeys, "dbsize": cmdDBSize, "randomkey": cmdRandomKey,
@@ -96,6 +97,9 @@ var loadHandlers = sync.OnceFunc(func() {
 	}
 	conns := func(p *processor, _ *conn) int { return p.l.srv.Conns() }
 	shards := func(p *processor, _ *conn) int { return p.l.backend.Shards() }
+	for name, need := range clusterRights {
+		handler(name).need = need
+	}
 	for name, f := range map[string]func(*processor, *conn) int{
 		"exec": weighExec, "client|list": conns, "client|kill": conns,
 		"cluster|slots": shards, "cluster|shards": shards, "cluster|nodes": shards,
@@ -113,6 +117,8 @@ func (c *conn) Error(_ uint64, s protocol.Status, _ uint32, message string) []by
 		return resp.AppendError(nil, "TRYAGAIN "+message)
 	case protocol.StatusTooManyConns:
 		return resp.AppendError(nil, resp.ErrMaxClients)
+	case protocol.StatusUnauthenticated:
+		return resp.AppendError(nil, "NOAUTH "+message)
 	}
 	return resp.AppendError(nil, "ERR "+message)
 }
@@ -195,69 +201,6 @@ func cmdSelect(_ *processor, x *plan) {
 	}
 }
 
-// cmdAuth answers as a Redis without a password: there is only the user
-// default, who needs none.
-func cmdAuth(_ *processor, x *plan) {
-	switch {
-	case len(x.args) > 3:
-		x.fail(resp.ErrSyntax)
-	case len(x.args) == 2:
-		x.fail(resp.ErrNoPassword)
-	case string(x.args[1]) != "default":
-		x.fail(resp.ErrWrongPass)
-	default:
-		x.ok()
-	}
-}
-
-func cmdHello(p *processor, x *plan) {
-	r := x.c
-	proto := r.proto
-	if len(x.args) > 1 {
-		n, ok := resp.ParseInt(x.args[1])
-		switch {
-		case !ok:
-			x.fail(resp.ErrProtoNumber)
-		case n != resp.RESP2 && n != resp.RESP3:
-			x.fail(resp.ErrNoProto)
-		}
-		proto = uint8(n)
-	}
-	var name []byte
-	named := false
-	for i := 2; i < len(x.args); i++ {
-		switch {
-		case isWord(x.args[i], "auth") && i+2 < len(x.args):
-			if string(x.args[i+1]) != "default" {
-				x.fail(resp.ErrWrongPass)
-			}
-			i += 2
-		case isWord(x.args[i], "setname") && i+1 < len(x.args):
-			name, named = x.args[i+1], true
-			i++
-		default:
-			x.fail(resp.HelloOption(x.args[i]))
-		}
-	}
-	if named && !x.failed {
-		x.setName(name)
-	}
-	if x.failed {
-		return
-	}
-	r.proto = proto
-	r.info.proto.Store(int32(proto))
-	x.reply = resp.AppendMap(x.reply, int(proto), 7)
-	pair := func(k, v string) { x.reply = resp.AppendBulk(resp.AppendBulk(x.reply, k), v) }
-	pair("server", "redis")
-	pair("version", version)
-	x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "proto"), int64(proto))
-	x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "id"), int64(x.c.ID()))
-	pair("mode", p.l.mode())
-	pair("role", "master")
-	x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "modules"), 0)
-}
-
 func cmdQuit(p *processor, c *conn, x *plan) bool {
 	c.endAfterReplies()
 	x.ok()
@@ -269,6 +212,8 @@ func cmdReset(p *processor, c *conn, x *plan) bool {
 	c.proto, c.readOnly = resp.RESP2, false
 	c.info.proto.Store(resp.RESP2)
 	c.info.name.Store("")
+	c.Logout()
+	c.noteLogin()
 	x.reply = append(x.reply, "+RESET\r\n"...)
 	return false
 }

@@ -109,6 +109,7 @@ func newConn(l *Listener, c *server.Conn) *conn {
 	r.parser.MultibulkMax = wordsMax
 	r.parser.BulkBytesMax = protocol.ValueBytesMax
 	r.parser.RequestBytesMax = int(l.cfg.FrameBytesMax)
+	r.parser.Unauthenticated = l.cfg.Authentication
 	r.info.since = time.Now()
 	r.info.proto.Store(resp.RESP2)
 	r.info.multi.Store(-1)

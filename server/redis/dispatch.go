@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
@@ -119,6 +120,8 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		if len(c.parser.Args) > 0 {
 			if !c.Greeted() {
 				c.Greet()
+				_, _ = c.Login("", "") // where it needs no password
+				c.noteLogin()
 			}
 			p.Spend(1 + len(c.parser.Args)/wordsPerCredit)
 			if p.command(c, c.parser.Args, n) {
@@ -144,6 +147,7 @@ type handler struct {
 
 	immediate bool                            // carried out at once between MULTI and EXEC
 	weigh     func(p *processor, r *conn) int // beyond the request itself; nil: nothing
+	need      access.Rights                   // of the cluster
 }
 
 // command carries out one command of size bytes, or returns true if it has
@@ -158,6 +162,10 @@ func (p *processor) command(c *conn, args [][]byte, size int) (held bool) {
 	}
 	if !p.Affords(c.Conn, p.weigh(c, cmd, args, size)) {
 		return true
+	}
+	if !p.authorized(c, cmd, args) {
+		p.Count(uint8(cmd.ID), 1)
+		return false
 	}
 	p.Count(uint8(cmd.ID), 1)
 	if held = p.carryOutKnown(c, cmd, args); held { // it comes again

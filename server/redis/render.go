@@ -591,6 +591,8 @@ func (x *shape) errorText(status protocol.Status, message string) string {
 		}
 	case protocol.StatusCrossShard:
 		return resp.ErrCrossSlot
+	case protocol.StatusPermission:
+		return "NOPERM " + message
 	case protocol.StatusBusy, protocol.StatusDeadlineExceeded, protocol.StatusDropped:
 		return "TRYAGAIN " + message
 	case protocol.StatusNotLeader, protocol.StatusNoQuorum, protocol.StatusShuttingDown:

@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 
+	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -77,6 +78,9 @@ func (p *processor) queueError(c *conn, x *plan, h *handler) string {
 	t := c.txn
 	if h.translate == nil {
 		return "ERR " + x.cmd.Name + " is not available inside MULTI"
+	}
+	if !c.mayTouch(x.cmd, x.args) {
+		return resp.ErrNoPermissionKey
 	}
 	if x.cmd.Name == "select" {
 		cmdSelect(p, x)
@@ -167,6 +171,11 @@ func cmdWatch(p *processor, c *conn, x *plan) bool {
 	x.kind = replyWatch
 	if x.takeKeys(1); x.failed {
 		return false
+	}
+	for _, key := range x.keys { // they may be looked at without a native request
+		if !c.May(key, access.Read) {
+			return x.fail(resp.ErrNoPermissionKey)
+		}
 	}
 	if p.l.redirect {
 		if to, _ := p.redirect(c, x.keys, true); to != "" {

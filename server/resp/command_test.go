@@ -90,7 +90,7 @@ func TestTable(t *testing.T) {
 		}
 		checkKeySpecs(t, c)
 	}
-	if len(ids) != 109 {
+	if len(ids) != 111 {
 		t.Errorf("%d commands and subcommands are in the table", len(ids))
 	}
 }

@@ -32,17 +32,18 @@ const (
 	ErrWatchInsideMulti    = "ERR WATCH inside MULTI is not allowed"
 	ErrExecAbort           = "EXECABORT Transaction discarded because of previous errors."
 
-	ErrNoAuth       = "NOAUTH Authentication required."
-	ErrNoAuthHello  = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
-	ErrWrongPass    = "WRONGPASS invalid username-password pair or user is disabled."
-	ErrNoPassword   = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
-	ErrNoProto      = "NOPROTO unsupported protocol version"
-	ErrProtoNumber  = "ERR Protocol version is not an integer or out of range"
-	ErrClientName   = "ERR Client names cannot contain spaces, newlines or special characters."
-	ErrNoSuchClient = "ERR No such client"
-	ErrClientID     = "ERR Invalid client ID"
-	ErrKillID       = "ERR client-id should be greater than 0"
-	ErrMaxClients   = "ERR max number of clients reached"
+	ErrNoPermissionKey = "NOPERM this user has no permissions to access one of the keys used as arguments"
+	ErrNoAuth          = "NOAUTH Authentication required."
+	ErrNoAuthHello     = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+	ErrWrongPass       = "WRONGPASS invalid username-password pair or user is disabled."
+	ErrNoPassword      = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
+	ErrNoProto         = "NOPROTO unsupported protocol version"
+	ErrProtoNumber     = "ERR Protocol version is not an integer or out of range"
+	ErrClientName      = "ERR Client names cannot contain spaces, newlines or special characters."
+	ErrNoSuchClient    = "ERR No such client"
+	ErrClientID        = "ERR Invalid client ID"
+	ErrKillID          = "ERR client-id should be greater than 0"
+	ErrMaxClients      = "ERR max number of clients reached"
 
 	ErrCrossSlot       = "CROSSSLOT Keys in request don't hash to the same slot"
 	ErrInvalidSlot     = "ERR Invalid slot"
@@ -52,6 +53,11 @@ const (
 	ErrCommandNoKeys    = "ERR The command has no key arguments"
 	ErrCommandArguments = "ERR Invalid number of arguments specified for command"
 )
+
+// NoPermission is the error of a command that its user may not run.
+func NoPermission(name string) string {
+	return "NOPERM this user has no permissions to run the '" + name + "' command"
+}
 
 // textBytesMax bounds what an error repeats of a request, in bytes.
 const textBytesMax = 128
