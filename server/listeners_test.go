@@ -102,6 +102,11 @@ func TestSilentRedisConnections(t *testing.T) {
 		if f := dial(t, addr).put("k", "v"); protocol.Status(f.Code) != protocol.StatusOK {
 			t.Errorf("a native client: %v", protocol.Status(f.Code))
 		}
+		eventually(t, "no reply is being written", func() bool { // else it is late, as of the time below
+			quiet := true
+			s.eachConn(func(c *conn) { quiet = quiet && c.blockedSince.Load() == 0 })
+			return quiet
+		})
 		eventually(t, "only those are left that have asked something", func() bool {
 			s.eachConn(func(c *conn) { c.checkTimeouts(time.Now().Add(2 * s.cfg.FrameTimeout).UnixMilli()) })
 			return s.counters.accepted.Load()+s.counters.rejected.Load() == uint64(2+len(silent)) && s.conns.len() == 2

@@ -29,7 +29,15 @@ func newOver(t testing.TB, cfg Config, b Backend) (*Server, error) {
 	s, err := New(cfg, b)
 	if secure && err == nil {
 		secured.Store(s, true)
-		t.Cleanup(func() { secured.Delete(s) })
+		t.Cleanup(func() { // its ports may be those of other servers soon
+			secured.Delete(s)
+			secured.Range(func(addr, of any) bool {
+				if of == s {
+					secured.Delete(addr)
+				}
+				return true
+			})
+		})
 	}
 	return s, err
 }
@@ -45,7 +53,7 @@ func listenOver(s *Server, listen func(address string, options ...ListenOption) 
 	}
 	addr, err := listen("127.0.0.1:0", WithTLS(&TLS{Config: authority.server()}))
 	if err == nil {
-		secured.Store(addr.String(), true)
+		secured.Store(addr.String(), s)
 	}
 	return addr, err
 }
