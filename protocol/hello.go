@@ -7,7 +7,7 @@ const (
 	FeatureSessions    = 1 << 0 // writes with session and sequence number
 	FeatureCredentials = 1 << 1 // user and secret are looked at
 
-	FeaturesKnown = FeatureSessions
+	FeaturesKnown = FeatureSessions | FeatureCredentials
 )
 
 // Hello opens a connection; it must be the first frame.

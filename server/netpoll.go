@@ -292,7 +292,7 @@ func duplicate(nc net.Conn) (fd int, err error) {
 	return fd, err
 }
 
-func (x *netpollConn) local(*conn) bool { return localPeer(x.accepted) }
+func (x *netpollConn) local(*conn) bool { return isLocalPeer(x.fd) }
 
 func (x *netpollConn) remote(*conn) string { return x.accepted.RemoteAddr().String() }
 

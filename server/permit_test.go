@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -535,4 +537,34 @@ func scanAll(t *testing.T, d *dialer, m protocol.Scan) (keys []string, status pr
 			return keys, status
 		}
 	}
+}
+
+// TestLocalOperator: who connects to the unix socket as the server's own user needs no login,
+// whatever the transport; over TCP everybody does.
+func TestLocalOperator(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.Authentication = true
+		var unix net.Addr
+		_, addr := live(t, cfg, func(s *Server) {
+			var err error
+			if unix, err = s.Listen("unix://" + filepath.Join(t.TempDir(), "socket")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		nc, err := net.Dial("unix", unix.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		d := speak(t, nc)
+		want(t, d.put("k", "v"), protocol.StatusOK)
+		want(t, d.call(protocol.OpStatus, nil), protocol.StatusOK)
+		tcp, err := connect(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tcp.Close()
+		m := protocol.Hello{VersionMin: 1, VersionMax: 1}
+		want(t, (&dialer{t: t, nc: tcp}).call(protocol.OpHello, m.AppendTo(nil)), protocol.StatusUnauthenticated)
+	})
 }
