@@ -220,6 +220,9 @@ func (e *epollTransport) run() {
 	}
 	e.threads.Wait()
 	e.srv.conns.each(func(c *conn) {
+		if c.socket != socket(e) {
+			return // over TLS: Go's net package has it
+		}
 		c.reading.Lock()
 		defer c.reading.Unlock()
 		e.close(c)
