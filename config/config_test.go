@@ -666,6 +666,19 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestExampleOfReference loads the file that the reference shows.
+func TestExampleOfReference(t *testing.T) {
+	_, file, _ := strings.Cut(reference, "```yaml\n")
+	file, _, ok := strings.Cut(file, "```")
+	c, err := Load(Options{File: writeFile(t, file), Environ: func() []string { return nil }, Machine: &Machine{Processors: 16, MemoryBytes: 64 * gib}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !ok || c.Access.Authentication != "required" {
+		t.Errorf("the example is %q", file)
+	}
+}
+
 // docs/configuration.md is what WriteReference writes.
 func TestReferenceIsCurrent(t *testing.T) {
 	const path = "../docs/configuration.md"

@@ -28,6 +28,11 @@ const (
 	EnvTLSCA         = "PROA_TLS_CA"
 	EnvTLSServerName = "PROA_TLS_SERVER_NAME"
 
+	// Passwords, which no flag takes: that of the user of the commands, and the one that
+	// they give to a user.
+	EnvPassword    = "PROA_PASSWORD"
+	EnvNewPassword = "PROA_NEW_PASSWORD"
+
 	// EnvClusterSecret is the secret itself; it is not part of the configuration.
 	EnvClusterSecret = "PROA_CLUSTER_SECRET"
 )
@@ -288,7 +293,7 @@ func (l *loader) environment(environ []string) {
 			y.set(name, text, variable)
 			continue
 		}
-		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext, EnvTLS, EnvTLSCA, EnvTLSServerName, EnvClusterSecret}, variable) {
+		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext, EnvTLS, EnvTLSCA, EnvTLSServerName, EnvPassword, EnvNewPassword, EnvClusterSecret}, variable) {
 			continue
 		}
 		like := didYouMean(variable, names)

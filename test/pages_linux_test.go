@@ -452,7 +452,7 @@ func TestOperations(t *testing.T) {
 
 	p.run("proa cluster secret")
 	end := p.server("proa serve --data /var/lib/proa --listen :7400 --auth required --admin-password-file FILE", "",
-		"/var/lib/proa", "data8", ":7400", host(8)+":7400 --peer-listen off", "FILE", secretFile(t, "admin", adminPassword))
+		"/var/lib/proa", "data8", ":7400", host(8)+":7400 --peer-listen off --unix users", "FILE", secretFile(t, "admin", adminPassword))
 	eventually(t, "the first administrator", func() error {
 		c, err := client.New(t.Context(), client.Config{Endpoints: []string{host(8) + ":7400"}, User: "admin", Secret: adminPassword})
 		if err == nil {
@@ -460,6 +460,16 @@ func TestOperations(t *testing.T) {
 		}
 		return err
 	})
+	operator := "unix://" + filepath.Join(p.dir, "users")
+	p.env = append(p.env, "PROA_ENDPOINTS="+operator)
+	p.run("proa role add orders --read-write order: --read customer:")
+	p.run("proa user add shop --role orders --generate")
+	p.run("proa user add ann --role readonly --right monitor", "monitor", "monitor --generate")
+	if out := p.run("proa user list"); !regexp.MustCompile(`(?m)^shop +password +orders +customer: read, order: read-write$`).MatchString(out) {
+		t.Errorf("the users: %s", out)
+	}
+	p.run("proa user passwd NAME --drop-old", "NAME", "shop")
+	p.run("proa -e unix:///run/proa.sock user passwd admin", "unix:///run/proa.sock", operator, "passwd admin", "passwd admin --generate")
 	end()
 
 	stop := map[int]func(){}

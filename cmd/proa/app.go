@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/render"
@@ -39,6 +40,7 @@ type app struct {
 	started bool           // the command's own code runs: what fails now is no usage error
 	link    *connection    // shared by the copies of one shell
 	signals *signals       // for a server
+	typist  *term.Terminal // at which secrets are typed; nil: none was yet
 }
 
 // connection is the client, connected at first use.

@@ -85,7 +85,7 @@ func newRoot(a *app) *cobra.Command {
 	add(groupKeys, getCommand(a), putCommand(a), incrCommand(a), expireCommand(a), persistCommand(a), existsCommand(a), mgetCommand(a))
 	add(groupKeys, delCommand(a), scanCommand(a), batchCommand(a), txnCommand(a))
 	add(groupServer, pingCommand(a), versionCommand(a))
-	add(groupCluster, statusCommand(a), memberCommand(a), shardCommand(a), clusterCommand(a))
+	add(groupCluster, statusCommand(a), memberCommand(a), shardCommand(a), clusterCommand(a), userCommand(a), roleCommand(a))
 	if a.shell {
 		finish(a, root)
 		return root

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 //	server start [FLAG…]   starts a server on $WORK/data and sets PROA_ENDPOINTS
 //	server stop|kill       ends it with SIGTERM, which must succeed, or SIGKILL
 //	server port VAR TEXT   sets VAR to the address of the log line that contains TEXT
-//	server logged RE       checks the log of a server that has ended
+//	[!] server logged RE   checks the log of a server that has ended
 //	exits N COMMAND…       runs a command that must end with this status
 //	flip FILE OFFSET       inverts a byte of a file
 //	eventually RE COMMAND… runs a command until its output matches
@@ -108,7 +108,7 @@ type scriptServer struct {
 type listening struct{ Msg, Network, Address string }
 
 func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) == 0 {
+	if len(args) == 0 || neg && args[0] != "logged" {
 		ts.Fatalf("usage: server start [FLAG…] | stop | kill | logged RE | port VAR TEXT")
 	}
 	s := ts.Value("server").(*scriptServer)
@@ -120,8 +120,8 @@ func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	case "kill":
 		s.kill()
 	case "logged": // of a server that has ended
-		if !regexp.MustCompile(args[1]).MatchString(s.log.String()) {
-			ts.Fatalf("nothing of %s in the server's log:\n%s", args[1], s.log.String())
+		if regexp.MustCompile(args[1]).MatchString(s.log.String()) == neg {
+			ts.Fatalf("in the server's log there is %s: %t\n%s", args[1], neg, s.log.String())
 		}
 	case "port":
 		l, err := s.find(args[2])

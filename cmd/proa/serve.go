@@ -120,7 +120,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 		node.SetRedisAddress(config.BoundAddress(c.Node.AdvertiseRESP, addrs[0]))
 	}
 	if exposed := exposedPorts(srv, side); len(exposed) > 0 && c.Access.Authentication == "off" {
-		log.Warn("accepting connections from the network without access control: anyone who can connect can read, change and delete all data. Listen on 127.0.0.1, or let a firewall admit trusted machines only", "ports", strings.Join(exposed, ", "))
+		log.Warn("accepting connections from the network without access control: anyone who can connect can read, change and delete all data. Set access.authentication to required, listen on 127.0.0.1, or let a firewall admit trusted machines only", "ports", strings.Join(exposed, ", "))
 		node.SetExposed()
 	}
 	ports.Set(addresses(c, srv, side, peers))

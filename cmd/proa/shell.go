@@ -366,14 +366,15 @@ func (s *shell) complete(words []string, word string) []string {
 	case "output":
 		return usualForms
 	}
-	cmd, _, err := root.Find(words[:1])
-	if err != nil || cmd == root {
+	cmd, rest, err := root.Find(words)
+	switch {
+	case err != nil || cmd == root:
 		return nil
-	}
-	if strings.HasPrefix(word, "-") {
+	case strings.HasPrefix(word, "-"):
 		return flagNames(cmd)
-	}
-	if cmd.ValidArgsFunction == nil && cmd.Name() != "scan" {
+	case cmd.GroupID != groupKeys:
+		return completeOther(cmd, rest, word)
+	case cmd.ValidArgsFunction == nil && cmd.Name() != "scan":
 		return nil
 	}
 	prefix, err := render.Unescape(word)
@@ -387,6 +388,22 @@ func (s *shell) complete(words []string, word string) []string {
 		out = append(out, render.QuoteWord(k))
 	}
 	return out
+}
+
+// completeOther returns what may stand behind the arguments of a command that is not about
+// keys: the commands below it, names, or the values of a flag.
+func completeOther(cmd *cobra.Command, args []string, word string) (names []string) {
+	complete := cmd.ValidArgsFunction
+	if n := len(args); n > 0 && strings.HasPrefix(args[n-1], "--") {
+		complete, _ = cmd.GetFlagCompletionFunc(args[n-1][2:])
+	}
+	switch {
+	case cmd.HasSubCommands() && len(args) == 0:
+		return commandNames(cmd)
+	case complete != nil:
+		names, _ = complete(cmd, args, word)
+	}
+	return names
 }
 
 func commandNames(root *cobra.Command) []string {

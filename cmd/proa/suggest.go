@@ -27,6 +27,10 @@ var otherNames = map[string]string{
 	"fsck": "verify", "check": "verify", "recover": "shard recover", "contexts": "context list", "use": "context use",
 	"member rm": "member remove", "member delete": "member remove", "member ls": "member list", "shard ls": "shard list",
 	"context ls": "context list", "context rm": "context remove", "context delete": "context remove", "context set": "context add",
+	"users": "user list", "roles": "role list", "acl": "user list", "whoami": "user whoami", "passwd": "user passwd", "password": "user passwd", "adduser": "user add", "useradd": "user add",
+	"user ls": "user list", "user rm": "user remove", "user delete": "user remove", "user del": "user remove", "user create": "user add", "user set": "user change",
+	"user grant": "user change", "user revoke": "user change", "user password": "user passwd", "user get": "user show", "user self": "user whoami",
+	"role ls": "role list", "role rm": "role remove", "role delete": "role remove", "role create": "role add", "role set": "role change", "role get": "role show",
 	"context get": "context show", "context switch": "context use",
 }
 

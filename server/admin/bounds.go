@@ -12,8 +12,8 @@ import (
 	"github.com/proa-kv/proa/internal/lograte"
 )
 
-// What one client of the admin server may take. It has no authentication, and
-// shares its process with the data plane.
+// What one client of the admin server may take, which shares its process with the data
+// plane, and answers some requests of anybody.
 const (
 	connectionsDefault = 64
 	headerBytesMax     = 16 << 10
