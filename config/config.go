@@ -64,6 +64,7 @@ type Listen struct {
 type Access struct {
 	Authentication    string // "required", or "off": who names no user may do everything
 	AdminPasswordFile string // a file: the password of the user admin, where the cluster has no administrator; empty: none
+	AuditLog          string // a file, or "stderr"; empty: none
 	Insecure          bool   // addresses beyond loopback are listened on without authentication
 }
 

@@ -128,6 +128,7 @@ func (c *Config) keys() []key {
 
 		{name: "access.authentication", flag: "auth", usage: "`whether` clients must name a user: required or off", fallback: "off", value: choice(&acc.Authentication, "off", "required")},
 		{name: "access.admin_password_file", flag: "admin-password-file", usage: "`file` with the password of the first administrator", fallback: "", value: pathname(&acc.AdminPasswordFile, "a path, or empty for none", false, math.MaxInt)},
+		{name: "access.audit_log", fallback: "off", value: orOff(&acc.AuditLog, "a path, stderr, or off", func(string) error { return nil })},
 		{name: "access.insecure", flag: "insecure", usage: "accept clients from the network without authentication", fallback: "false", value: boolean(&acc.Insecure)},
 
 		{name: "network.transport", fallback: auto, value: choice(&w.Transport, "epoll", "net", "netpoll"), compute: computeTransport},

@@ -406,49 +406,50 @@ func TestTokenEnds(t *testing.T) {
 	c.until("leaders", c.led)
 	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	n := c.nodes[1]
-	ask := func(args string) (j command.JoinToken) {
+	ends := func() uint64 { return n.cmap.Load().Cluster.TokenEnds }
+	// ask asks for a token that ends in ttl at the earliest; anew: it is put off or made anew.
+	ask := func(when, args string, ttl time.Duration, anew bool) (j command.JoinToken) {
 		t.Helper()
+		asked, before := n.NowMillis(), ends()
 		b, err := c.admin(command.AdminMemberToken, args)
 		must(t, err)
 		must(t, json.Unmarshal(b, &j))
+		earliest, latest := asked+uint64(ttl.Milliseconds()), n.NowMillis()+uint64(ttl.Milliseconds())
+		switch {
+		case anew && (ends() < earliest || ends() > latest):
+			t.Errorf("%s: it ends at %d, want %d to %d", when, ends(), earliest, latest)
+		case !anew && (ends() != before || before < earliest):
+			t.Errorf("%s: it ends at %d, and before at %d", when, ends(), before)
+		}
+		if j.Token != n.JoinToken() || j.ForMillis == 0 || asked+j.ForMillis > ends() {
+			t.Errorf("%s: %+v at %d, which ends at %d, and nodes must know %q", when, j, asked, ends(), n.JoinToken())
+		}
 		return j
 	}
-	expect := func(when string, j command.JoinToken, token string, ttl time.Duration) {
-		t.Helper()
-		if left := time.Duration(j.ForMillis) * time.Millisecond; j.Token != token || left > ttl || left < ttl-30*time.Second { // the request takes time, too
-			t.Errorf("%s: token %q for %v, want %q for %v", when, j.Token, left, token, ttl)
-		}
-		if got := n.JoinToken(); got != token {
-			t.Errorf("%s: nodes must know %q, want %q", when, got, token)
-		}
-	}
-	first := ask("{}")
+	first := ask("at first", "{}", time.Hour, true)
 	if len(first.Token) < datadir.TokenBytesMin {
 		t.Fatalf("token %q", first.Token)
 	}
-	expect("at first", first, first.Token, time.Hour)
-	began := n.NowMillis()
 	c.pass(30 * time.Minute)
-	left := time.Hour - time.Duration(n.NowMillis()-began)*time.Millisecond
-	expect("for less than is left", ask(`{"ttl_ms":60000}`), first.Token, left)
-	expect("for more", ask(`{"ttl_ms":7200000}`), first.Token, 2*time.Hour)
-	ends := n.cmap.Load().Cluster.TokenEnds
-	if row := n.cmap.Load().Cluster; row.JoinToken(ends-1) != first.Token || row.JoinToken(ends) != "" {
+	same := ask("for less than is left", `{"ttl_ms":60000}`, time.Minute, false)
+	longer := ask("for more", `{"ttl_ms":7200000}`, 2*time.Hour, true)
+	if same.Token != first.Token || longer.Token != first.Token {
+		t.Error("a token that is valid has been replaced")
+	}
+	if row := n.cmap.Load().Cluster; row.JoinToken(ends()-1) != first.Token || row.JoinToken(ends()) != "" {
 		t.Error("it does not end at its end")
 	}
 	c.pass(2 * time.Hour)
 	if n.JoinToken() != "" || n.tokenless() {
 		t.Errorf("it is valid after its end: %q", n.JoinToken())
 	}
-	second := ask(`{"ttl_ms":60000}`)
-	expect("after the end", second, second.Token, time.Minute)
-	third := ask(`{"new":true}`)
-	expect("a new one", third, third.Token, time.Hour)
+	second := ask("after the end", `{"ttl_ms":3600000}`, time.Hour, true)
+	third := ask("a new one", `{"new":true}`, time.Hour, true)
 	if second.Token == first.Token || third.Token == second.Token {
 		t.Error("a token has come back")
 	}
-	if j := ask(`{"revoke":true}`); j.Token != "" || n.JoinToken() != "" {
-		t.Errorf("revoked: %q, %q", j.Token, n.JoinToken())
+	if _, err := c.admin(command.AdminMemberToken, `{"revoke":true}`); err != nil || n.JoinToken() != "" {
+		t.Errorf("revoked: %v, %q", err, n.JoinToken())
 	}
 	for _, args := range []string{`{"ttl_ms":59999}`, `{"ttl_ms":2592000001}`, `{"ttl_ms":18446744073709551615}`} {
 		if _, err := c.admin(command.AdminMemberToken, args); !errors.Is(err, command.ErrInvalid) {
@@ -459,6 +460,5 @@ func TestTokenEnds(t *testing.T) {
 		must(t, n.proposeMeta(n.cmap.Load(), []placement.Change{placement.SetToken(n.cmap.Load(), "A TOKEN THAT NEVER ENDS", 0)}, make(metaWaiter, 1)))
 	})
 	c.until("a token without an end", func() bool { return n.JoinToken() == "A TOKEN THAT NEVER ENDS" })
-	fourth := ask("{}")
-	expect("in place of one without an end", fourth, fourth.Token, time.Hour)
+	ask("in place of one without an end", "{}", time.Hour, true)
 }

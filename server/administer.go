@@ -36,15 +36,15 @@ func (p *processor) admin(c *conn, f *protocol.Frame) {
 		return
 	}
 	j := p.newJob(c, f)
-	go s.administer(j)
+	go s.administer(j, c.Remote())
 }
 
-// administer carries out one administrative request.
-func (s *Server) administer(j job) {
+// administer carries out one administrative request, of a client at an address.
+func (s *Server) administer(j job, remote string) {
 	defer s.upstreams.running.Done()
 	var t touched
 	defer t.send()
-	answer, err := s.askBackend(&j)
+	answer, err := s.askBackend(&j, remote)
 	s.admins.Add(-1) // before the answer: who has it may ask again
 	if err == nil && len(answer) > bodyBytesMax {
 		err = fmt.Errorf("the answer has %d bytes, which does not fit in a frame", len(answer))
@@ -56,21 +56,24 @@ func (s *Server) administer(j job) {
 	s.succeed(&j, answer, &t)
 }
 
-func (s *Server) askBackend(j *job) ([]byte, error) {
+func (s *Server) askBackend(j *job, remote string) (answer []byte, err error) {
 	var m protocol.Admin
 	if err := m.Decode(j.request()); err != nil { // it did when it came in
 		return nil, fmt.Errorf("%w: %w", command.ErrInvalid, err)
 	}
 	ctx, cancel := context.WithDeadline(s.upstreams.ctx, time.UnixMilli(j.deadline))
 	defer cancel()
-	switch verb := string(m.Verb); verb {
+	verb := string(m.Verb)
+	switch verb {
 	case command.AdminUserSelf:
-		return j.c.describe()
+		answer, err = j.c.describe()
 	case command.AdminUserPassword:
-		return j.c.changePassword(ctx, m.Args)
+		answer, err = j.c.changePassword(ctx, m.Args)
 	default:
-		return s.backend.Admin(ctx, verb, m.Args)
+		answer, err = s.backend.Admin(ctx, verb, m.Args)
 	}
+	j.c.auditAdmin(remote, verb, m.Args, err)
+	return answer, err
 }
 
 // succeed answers a job with OK and body.

@@ -164,6 +164,7 @@ func (p *processor) hello(c *conn, f *protocol.Frame) (done Effects) {
 		return Effects{Retry: true}
 	case err != nil:
 		r := p.srv.gate.refusal(err)
+		c.AuditLogin(string(m.User), "HELLO", err)
 		c.closeWith(f.ID, r.status, r.retryMillis, r.message)
 		return done
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/access"
+	"github.com/proa-kv/proa/internal/audit"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -231,6 +232,7 @@ func (g *gate) Authorize(ctx context.Context, user, password, address string) (*
 	l, err := g.verifier.Verify(ctx, g.srv.backend.Access(), user, password, address)
 	if err != nil {
 		g.srv.counters.errors.add(g.refusal(err).status)
+		g.srv.cfg.Audit.Log(audit.Event{Kind: audit.Login, User: user, Remote: address, Door: "http", Outcome: audit.Refused, Reason: err.Error()})
 		return nil, err
 	}
 	if has := g.grantFor(l); has != nil {

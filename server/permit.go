@@ -3,6 +3,7 @@ package server
 import (
 	"github.com/proa-kv/proa/access"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/audit"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -20,6 +21,7 @@ func permitted(p *processor, c *conn, f *protocol.Frame, op protocol.Opcode, g *
 	case err != nil:
 		p.refuse(c, f.ID, err)
 	case !ok:
+		c.audit(audit.Denied, op.String(), g.refusal(op))
 		p.fail(c, f.ID, protocol.StatusPermission, 0, g.refusal(op))
 	}
 	return ok && err == nil

@@ -57,6 +57,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/audit"
 	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
@@ -100,6 +101,9 @@ type Config struct {
 	// Authentication: who does not say who it is may do nothing. Otherwise it may do
 	// everything.
 	Authentication bool
+
+	// Audit gets refused access and administrative requests; nil: nobody.
+	Audit *audit.Log
 
 	// Ports knows the node's ports, for callers who come to the wrong one; nil:
 	// the answer then names the port without its address.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/audit"
 	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/raftgroup"
@@ -105,7 +106,18 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "engine", id.Engine.String(), "data", c.Node.DataDir,
 		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "stopped_in_order", replay.Log.Closed || replay.Log.Groups == 0, "took", time.Since(start).Round(time.Millisecond))
 
-	srv, err := server.New(serverConfig(c, id, &files, ports, log), node)
+	trail, err := openAudit(c, id.Node, log)
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot start: %w", err), node.Close(ctx))
+	}
+	defer func() {
+		trail.Log(audit.Event{Kind: audit.Stop})
+		_ = trail.Close()
+	}()
+	trail.Log(audit.Event{Kind: audit.Start})
+	settings := serverConfig(c, id, &files, ports, log)
+	settings.Audit = trail
+	srv, err := server.New(settings, node)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
@@ -176,6 +188,17 @@ func tlsMode(c *config.Config, a net.Addr) string {
 		return config.Off
 	}
 	return c.TLS.Mode
+}
+
+// openAudit opens the audit log; nil where there is to be none.
+func openAudit(c *config.Config, node uint64, log *slog.Logger) (*audit.Log, error) {
+	switch c.Access.AuditLog {
+	case "":
+		return nil, nil
+	case "stderr":
+		return audit.New(os.Stderr, node, log), nil
+	}
+	return audit.Open(c.Access.AuditLog, node, log)
 }
 
 // checkAddresses finds out whether what the node is to listen on is free, before

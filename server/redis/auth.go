@@ -32,6 +32,7 @@ func (p *processor) authorized(c *conn, cmd *resp.Command, args [][]byte) bool {
 	case cmd.Flags&resp.FlagNoAuth == 0 && !c.Authenticated():
 		p.refuseCommand(c, args, resp.ErrNoAuth)
 	case !c.Can(need):
+		c.AuditDenied(cmd.Name, resp.NoPermission(cmd.Name))
 		p.refuseCommand(c, args, resp.NoPermission(cmd.Name))
 	default:
 		return true
@@ -56,6 +57,9 @@ func (c *conn) login(user, password string) (held bool, problem string) {
 	case err == nil:
 		c.noteLogin()
 		return false, ""
+	}
+	c.AuditLogin(user, "AUTH", err)
+	switch {
 	case errors.As(err, &slow):
 		return false, "WRONGPASS " + err.Error()
 	case errors.Is(err, access.ErrCrowded), errors.Is(err, access.ErrNoUsers) && c.l.cfg.Authentication, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
