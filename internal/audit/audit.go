@@ -307,10 +307,13 @@ func (l *Log) Close() error {
 	return errors.Join(l.file.Sync(), l.file.Close())
 }
 
-// Written, Dropped and Failures count lines, events without a line of their own, and lines
-// that could not be written.
-func (l *Log) Written() uint64  { return l.written.Load() }
-func (l *Log) Dropped() uint64  { return l.dropped.Load() }
+// Written counts the lines that were written.
+func (l *Log) Written() uint64 { return l.written.Load() }
+
+// Dropped counts the events that have no line of their own.
+func (l *Log) Dropped() uint64 { return l.dropped.Load() }
+
+// Failures counts the lines that could not be written.
 func (l *Log) Failures() uint64 { return l.failures.Load() }
 
 func clip(s string) string { return s[:min(len(s), textBytesMax)] }

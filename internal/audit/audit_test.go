@@ -171,42 +171,42 @@ func testFailingDisk(t *testing.T) {
 	}
 }
 
-func TestFile(t *testing.T) { synctest.Test(t, testFile) }
-
-func testFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.log")
-	l, err := Open(path, 1, silent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Log(Event{Kind: Start})
-	synctest.Wait()
-	if err := os.Rename(path, path+".1"); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(rotationCheck)
-	l.Log(Event{Kind: Stop})
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for name, kind := range map[string]Kind{path + ".1": Start, path: Stop} {
-		b, err := os.ReadFile(name)
+func TestFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		l, err := Open(path, 1, silent)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if events := lines(t, b); len(events) != 1 || events[0].Kind != kind {
-			t.Errorf("%s: %s", name, b)
+		l.Log(Event{Kind: Start})
+		synctest.Wait()
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
 		}
-		if fi, err := os.Stat(name); err != nil || fi.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v", name, fi.Mode())
+		time.Sleep(rotationCheck)
+		l.Log(Event{Kind: Stop})
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if _, err := Open(filepath.Join(t.TempDir(), "none", "audit.log"), 1, silent); err == nil {
-		t.Error("a directory that is not there is accepted")
-	}
-	if _, err := Open(t.TempDir(), 1, silent); err == nil {
-		t.Error("a directory is accepted")
-	}
+		for name, kind := range map[string]Kind{path + ".1": Start, path: Stop} {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if events := lines(t, b); len(events) != 1 || events[0].Kind != kind {
+				t.Errorf("%s: %s", name, b)
+			}
+			if fi, err := os.Stat(name); err != nil || fi.Mode().Perm() != 0o600 {
+				t.Errorf("%s: %v", name, fi.Mode())
+			}
+		}
+		if _, err := Open(filepath.Join(t.TempDir(), "none", "audit.log"), 1, silent); err == nil {
+			t.Error("a directory that is not there is accepted")
+		}
+		if _, err := Open(t.TempDir(), 1, silent); err == nil {
+			t.Error("a directory is accepted")
+		}
+	})
 }
 
 // TestArguments: of every verb it is said what may be told, and passwords never are.

@@ -23,7 +23,7 @@ var clusterRights = map[string]access.Rights{
 // harmless are commands that Redis counts among the admin or dangerous ones, and that take no
 // rights here, or those of their native requests: what they delete, and what they show of
 // keys.
-var harmless = []string{"flushall", "flushdb", "keys", "client|no-evict"}
+var harmless = []string{"flushall", "flushdb", "keys", "client|no-evict", "cluster|replicas", "cluster|slaves"}
 
 // authorized reports whether a command may be carried out as far as it does not depend on
 // keys, and answers it where it may not.
