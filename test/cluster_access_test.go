@@ -100,10 +100,33 @@ func TestClusterClosed(t *testing.T) {
 			}
 		}
 	}
+	// The user changes its password, at each node: that connection goes on, others end.
+	password := "a service's password"
+	for id := 1; id <= 3; id++ {
+		var own, other *client.Client
+		for _, to := range []**client.Client{&own, &other} {
+			eventually(t, "the password on every node", func() (err error) { *to, err = as(id, "svc", password); return err })
+		}
+		next := fmt.Sprintf("password number %d", id)
+		args := fmt.Appendf(nil, `{"current":%q,"password":%q}`, password, next)
+		if _, err := own.Admin(ctx, command.AdminUserPassword, args); err != nil {
+			t.Fatalf("node %d: %v", id, err)
+		}
+		eventually(t, "the end of the other connection", func() error {
+			if _, err := other.Get(ctx, []byte("app/00")); !errors.Is(err, client.ErrUnauthenticated) {
+				return fmt.Errorf("a GET: %w", err)
+			}
+			return nil
+		})
+		if _, err := own.Get(ctx, []byte("app/00")); err != nil { // it knows no password with which to connect again
+			t.Errorf("node %d: %v", id, err)
+		}
+		password = next
+	}
 	c.Admin(command.AdminUserRemove, command.NameArgs{Name: "svc"})
 	eventually(t, "the user gone on every node", func() error {
 		for id := 1; id <= 3; id++ {
-			if _, err := as(id, "svc", "a service's password"); !errors.Is(err, client.ErrUnauthenticated) {
+			if _, err := as(id, "svc", password); !errors.Is(err, client.ErrUnauthenticated) {
 				return fmt.Errorf("node %d: %w", id, err)
 			}
 		}
