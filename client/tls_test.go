@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-kv/proa/internal/certtest"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -44,11 +45,11 @@ func TestTLSServerNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cl.nodes[0].secure(&tls.Config{Certificates: []tls.Certificate{a.server("localhost")}})
-	cl.nodes[1].secure(&tls.Config{Certificates: []tls.Certificate{a.server("127.0.0.1")}})
+	cl.nodes[0].secure(&tls.Config{Certificates: []tls.Certificate{a.Server("localhost")}})
+	cl.nodes[1].secure(&tls.Config{Certificates: []tls.Certificate{a.Server("127.0.0.1")}})
 	c := cl.dial(true, func(cfg *Config) {
 		cfg.ForwardOnly, cfg.Endpoints = false, []string{"localhost:" + port}
-		cfg.TLS = &tls.Config{RootCAs: a.pool()}
+		cfg.TLS = &tls.Config{RootCAs: a.Pool()}
 	}, 1)
 	eventually(t, func() bool {
 		if _, err := c.Get(t.Context(), keyIn(1, 0)); !errors.Is(err, ErrNotFound) { // led by node 2
@@ -58,8 +59,8 @@ func TestTLSServerNames(t *testing.T) {
 	})
 
 	// A name that is given is that of all.
-	cl.nodes[0].secure(&tls.Config{Certificates: []tls.Certificate{a.server("proa.internal")}})
-	config := &tls.Config{RootCAs: a.pool(), ServerName: "proa.internal"}
+	cl.nodes[0].secure(&tls.Config{Certificates: []tls.Certificate{a.Server("proa.internal")}})
+	config := &tls.Config{RootCAs: a.Pool(), ServerName: "proa.internal"}
 	dial(t, func(cfg *Config) { cfg.TLS = config }, cl.nodes[0])
 
 	for endpoint, want := range map[string]string{
@@ -88,17 +89,17 @@ func TestUnixSocketWithoutTLS(t *testing.T) {
 }
 
 func TestTLSFailures(t *testing.T) {
-	a, stranger := testAuthority(), newAuthority("somebody else")
-	expired := issue(a, &x509.Certificate{
+	a, stranger := testAuthority(), certtest.NewAuthority("somebody else")
+	expired := a.Sign(&x509.Certificate{
 		IPAddresses: []net.IP{{127, 0, 0, 1}}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
 	})
-	good := []tls.Certificate{a.server("127.0.0.1")}
-	trusting := func() *tls.Config { return &tls.Config{RootCAs: a.pool()} }
-	mutual := &tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool()}
+	good := []tls.Certificate{a.Server("127.0.0.1")}
+	trusting := func() *tls.Config { return &tls.Config{RootCAs: a.Pool()} }
+	mutual := &tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.Pool()}
 	mutual12 := mutual.Clone()
 	mutual12.MaxVersion = tls.VersionTLS12
 	as := func(c tls.Certificate) *tls.Config {
-		return &tls.Config{RootCAs: a.pool(), Certificates: []tls.Certificate{c}}
+		return &tls.Config{RootCAs: a.Pool(), Certificates: []tls.Certificate{c}}
 	}
 	const alert = "\x15\x03\x01\x00\x02\x02\x46"
 	plain := string(errorFrame(protocol.StatusHandshake, 0, "TLS is not supported"))
@@ -112,17 +113,17 @@ func TestTLSFailures(t *testing.T) {
 		is             error    // errors.Is does
 		want           []string // one of them is in the text
 	}{
-		"unknown authority": {&tls.Config{Certificates: good}, &tls.Config{RootCAs: stranger.pool()}, "", &untrusted, nil, []string{"unknown authority"}},
-		"other name":        {&tls.Config{Certificates: []tls.Certificate{a.server("n1.example")}}, trusting(), "", &host, nil, []string{"127.0.0.1"}},
+		"unknown authority": {&tls.Config{Certificates: good}, &tls.Config{RootCAs: stranger.Pool()}, "", &untrusted, nil, []string{"unknown authority"}},
+		"other name":        {&tls.Config{Certificates: []tls.Certificate{a.Server("n1.example")}}, trusting(), "", &host, nil, []string{"127.0.0.1"}},
 		"expired":           {&tls.Config{Certificates: []tls.Certificate{expired}}, trusting(), "", &invalid, nil, []string{"has expired"}},
-		"too old":           {&tls.Config{Certificates: good, MaxVersion: tls.VersionTLS12}, &tls.Config{RootCAs: a.pool(), MinVersion: tls.VersionTLS13}, "", nil, nil, []string{"protocol version"}},
+		"too old":           {&tls.Config{Certificates: good, MaxVersion: tls.VersionTLS12}, &tls.Config{RootCAs: a.Pool(), MinVersion: tls.VersionTLS13}, "", nil, nil, []string{"protocol version"}},
 		"plain server":      {nil, trusting(), plain, nil, ErrNoTLS, []string{"does not speak TLS; connect without it"}},
 		"plain client":      {nil, nil, alert, nil, ErrTLSRequired, []string{"the server requires TLS"}},
 		// Where the server closes the connection with the HELLO unread, the reason is
 		// lost with some luck.
 		"no client certificate":     {mutual, trusting(), "", nil, nil, []string{"certificate required", "does it require a client certificate?"}},
 		"no client certificate 1.2": {mutual12, trusting(), "", nil, nil, []string{"bad certificate", "handshake failure"}},
-		"client of somebody else":   {mutual, as(stranger.client("ann")), "", nil, nil, []string{"certificate required", "does it require a client certificate?"}},
+		"client of somebody else":   {mutual, as(stranger.Client("ann")), "", nil, nil, []string{"certificate required", "does it require a client certificate?"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t)
@@ -160,7 +161,7 @@ func TestTLSFailures(t *testing.T) {
 	// And one that is welcome.
 	f := newFake(t)
 	f.secure(mutual)
-	dial(t, func(cfg *Config) { cfg.TLS = as(a.client("ann")) }, f)
+	dial(t, func(cfg *Config) { cfg.TLS = as(a.Client("ann")) }, f)
 }
 
 // A port of Proa that speaks TLS alone says so; that reaches the user.

@@ -136,7 +136,9 @@ func TestComputedTLS(t *testing.T) {
 		{"{cert: c, key: k, mode: off}", "off", "off"},
 		{"{cert: c, key: k, client_ca: a, client_auth: off, min_version: 1.2}", "required", "off"},
 	} {
-		if c := mustLoad(t, sources{file: "tls: " + tt.file, env: []string{"PROA_TLS=true", "PROA_TLS_CA=/ca", "PROA_TLS_SERVER_NAME=x"}}); c.TLS.Mode != tt.mode || c.TLS.ClientAuth != tt.clientAuth {
+		if c := mustLoad(t, sources{file: "tls: " + tt.file, env: []string{
+			"PROA_TLS=true", "PROA_TLS_CA=/ca", "PROA_TLS_SERVER_NAME=x", "PROA_USER=ann", "PROA_PASSWORD=x", "PROA_PASSWORD_FILE=/p",
+		}}); c.TLS.Mode != tt.mode || c.TLS.ClientAuth != tt.clientAuth {
 			t.Errorf("%s: %+v", tt.file, c.TLS)
 		}
 	}

@@ -22,20 +22,28 @@ const (
 	EnvContext   = "PROA_CONTEXT"    // name of the cluster the commands talk to
 	EnvJoinToken = "PROA_JOIN_TOKEN" // node.join_token
 
-	// How the commands talk to servers. PROA_TLS_CERT and PROA_TLS_KEY, which the
-	// commands read too, are keys.
+	// How the commands log in to servers, and talk to them. EnvTLSCert and EnvTLSKey
+	// are keys as well.
+	EnvUser          = "PROA_USER"
+	EnvPassword      = "PROA_PASSWORD"
+	EnvPasswordFile  = "PROA_PASSWORD_FILE"
 	EnvTLS           = "PROA_TLS"
 	EnvTLSCA         = "PROA_TLS_CA"
+	EnvTLSCert       = "PROA_TLS_CERT"
+	EnvTLSKey        = "PROA_TLS_KEY"
 	EnvTLSServerName = "PROA_TLS_SERVER_NAME"
 
-	// Passwords, which no flag takes: that of the user of the commands, and the one that
-	// they give to a user.
-	EnvPassword    = "PROA_PASSWORD"
+	// EnvNewPassword is the password that commands give to a user.
 	EnvNewPassword = "PROA_NEW_PASSWORD"
 
 	// EnvClusterSecret is the secret itself; it is not part of the configuration.
 	EnvClusterSecret = "PROA_CLUSTER_SECRET"
 )
+
+// envOfCommands are variables that a server may find in its environment.
+var envOfCommands = []string{
+	EnvFile, EnvEndpoints, EnvContext, EnvUser, EnvPassword, EnvPasswordFile, EnvTLS, EnvTLSCA, EnvTLSServerName, EnvNewPassword, EnvClusterSecret,
+}
 
 // Options say where Load looks. The zero value reads the process's
 // environment, on this machine, with no file unless PROA_CONFIG names one.
@@ -293,7 +301,7 @@ func (l *loader) environment(environ []string) {
 			y.set(name, text, variable)
 			continue
 		}
-		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext, EnvTLS, EnvTLSCA, EnvTLSServerName, EnvPassword, EnvNewPassword, EnvClusterSecret}, variable) {
+		if !strings.HasPrefix(variable, envPrefix) || slices.Contains(envOfCommands, variable) {
 			continue
 		}
 		like := didYouMean(variable, names)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/certtest"
 	"github.com/proa-kv/proa/internal/spawn"
 	"github.com/proa-kv/proa/internal/testcluster"
 )
@@ -559,15 +560,39 @@ func TestCommandLinePage(t *testing.T) {
 	p := openPage(t, "docs/cli.md")
 	prod, other := p.serving(1), p.serving(2)
 	p.await("put", "-e", other+":7400", "greeting", "hello")
-	at := []string{"proa get", "proa get -e " + other + ":7400", "n1:", prod + ":", "n2:", prod + ":", "n3:", prod + ":", "127.0.0.1", other}
+	secure := p.secured(3)
 	for line := range p.lines() {
-		if strings.HasSuffix(line, "--replace") {
+		switch {
+		case strings.HasSuffix(line, "--replace"):
 			p.run(line, "NAME", "prod", "ENDPOINT…", prod+":7400")
-		} else {
-			p.run(line, at...)
+		case strings.Contains(line, "ca.crt"):
+			p.run(line, "proa --tls-ca", "proa -e "+secure+":7400 --tls-ca", "n1:", secure+":", "n2:", secure+":", "n3:", secure+":")
+		default:
+			p.run(line, "proa get", "proa get -e "+other+":7400", "n1:", prod+":", "n2:", prod+":", "n3:", prod+":", "127.0.0.1", other)
 		}
 	}
 	p.end()
+}
+
+// secured is serving with TLS and users: the authority is in ca.crt, and the password of
+// the user admin in admin.password. The key greeting is there.
+func (p *page) secured(n int) (host string) {
+	p.t.Helper()
+	host = fmt.Sprintf("%s.%d", p.network, n)
+	ca := certtest.NewAuthority("page")
+	for _, err := range []error{
+		ca.Write(p.dir, "ca"), certtest.Write(p.dir, "server", ca.Server(host)),
+		os.WriteFile(filepath.Join(p.dir, "admin.password"), []byte("correct horse battery staple\n"), 0o600),
+	} {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	line := "proa serve --data secured --listen HOST:7400 --peer-listen off --tls-cert server.crt --tls-key server.key --auth required --admin-password-file admin.password"
+	p.known[line] = true
+	p.server(line, "", "HOST", host)
+	p.await("put", "-e", host+":7400", "--tls-ca", filepath.Join(p.dir, "ca.crt"), "--user", "admin", "--password-file", filepath.Join(p.dir, "admin.password"), "greeting", "hello")
+	return host
 }
 
 func TestRedisPage(t *testing.T) {

@@ -28,9 +28,10 @@ type app struct {
 	render.Output
 	in io.Reader
 
-	endpoints   []string // that --endpoints named; nil: none
-	context     string   // that --context named
-	formChosen  bool     // --output is given
+	endpoints   []string          // that --endpoints named; nil: none
+	context     string            // that --context named
+	given       map[string]string // options of how to log in that the command line has
+	formChosen  bool              // --output is given
 	consistency string
 	timeout     time.Duration
 	escaped     bool // arguments hold backslash escapes
@@ -45,7 +46,8 @@ type app struct {
 
 // connection is the client, connected at first use.
 type connection struct {
-	target        *target // nil: not looked for yet
+	target        *target   // nil: not looked for yet
+	security      *security // nil: not looked for yet
 	client        *client.Client
 	administrator administrator // the client, or what stands for it in tests
 }
@@ -79,24 +81,39 @@ func (a *app) close() {
 	}
 }
 
+// clientConfig returns how a client connects to the cluster. It may ask for a password.
+func (a *app) clientConfig(ctx context.Context) (client.Config, error) {
+	t, err := a.target()
+	if err != nil {
+		return client.Config{}, err
+	}
+	s, err := a.security(ctx, t)
+	if err != nil {
+		return client.Config{}, err
+	}
+	cfg := client.Config{
+		Endpoints: t.endpoints, Cluster: uint64(t.cluster), RequestTimeout: a.timeout, DialTimeout: a.timeout, Name: "proa",
+	}
+	s.logIn(&cfg)
+	return cfg, nil
+}
+
 // connect returns the shared client.
 func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if a.link.client != nil {
 		return a.link.client, nil
 	}
-	t, err := a.target()
+	cfg, err := a.clientConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	cfg := client.Config{
-		Endpoints: t.endpoints, Cluster: uint64(t.cluster), RequestTimeout: a.timeout, DialTimeout: a.timeout,
-		Name: "proa", SessionReads: a.shell || a.consistency == "session",
-	}
+	cfg.SessionReads = a.shell || a.consistency == "session"
 	if a.shell {
 		cfg.BackoffMax = shellBackoffMax
 	}
+	t := a.link.target
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
 	c, err := client.New(ctx, cfg)
 	if err == nil && learnCluster(a, c, t) {
 		// From now on the context is of this cluster, for this client, too.
@@ -132,6 +149,9 @@ func (a *app) noteSlowAnswer() (done func()) {
 
 // call connects and bounds what follows by the timeout.
 func (a *app) call(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	if _, err := a.clientConfig(ctx); err != nil { // which a person may take long to answer
+		return err
+	}
 	defer a.noteSlowAnswer()()
 	c, err := a.connect(ctx)
 	if err != nil {

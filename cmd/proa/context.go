@@ -52,21 +52,28 @@ func contextAddCommand(a *app) *cobra.Command {
 }
 
 func addContext(ctx context.Context, a *app, name string, t *target, replace, use bool) error {
-	a.link.target = t
-	c, err := a.connect(ctx)
-	if err != nil && !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+	set, err := loadContexts()
+	if err != nil {
 		return err
 	}
-	added := contexts.Context{Endpoints: t.endpoints}
-	if err == nil {
-		info, _ := c.Server()
-		added.Cluster = contexts.ClusterID(info.Cluster)
+	before, exists := set.Contexts[name]
+	taken := func() error {
+		return &statusError{exitFailed, fmt.Errorf("context %s exists: %s; --replace replaces it", name, strings.Join(before.Endpoints, ","))}
 	}
-	var before contexts.Context
+	if exists && !replace {
+		return taken()
+	}
+	if t.security, err = kept(before.Security, a.given); err != nil {
+		return err
+	}
+	t.source, t.context, a.link.target = byContext, name, t
+	added := contexts.Context{Endpoints: t.endpoints, Security: t.security}
+	if added.Cluster, err = reachCluster(ctx, a); err != nil {
+		return err
+	}
 	err = updateContexts(func(s *contexts.Set) error {
-		var exists bool
 		if before, exists = s.Contexts[name]; exists && !replace {
-			return &statusError{exitFailed, fmt.Errorf("context %s exists: %s; --replace replaces it", name, strings.Join(before.Endpoints, ","))}
+			return taken()
 		}
 		added.Cluster = cmp.Or(added.Cluster, before.Cluster)
 		if len(s.Contexts) == 0 || use {
@@ -83,6 +90,34 @@ func addContext(ctx context.Context, a *app, name string, t *target, replace, us
 		a.Note("context %s was of cluster %v", name, before.Cluster)
 	}
 	return showContext(a, contextRowOf(name, added, use))
+}
+
+// reachCluster returns the id of the cluster that answers now, 0 if none does. It notes
+// why, if that is for the user to change.
+func reachCluster(ctx context.Context, a *app) (contexts.ClusterID, error) {
+	cfg, err := a.clientConfig(ctx)
+	if errors.Is(err, errNoPassword) {
+		a.Note("the cluster was not asked who it is: %v", err)
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	c, err := client.New(ctx, cfg)
+	switch {
+	case err == nil:
+		info, _ := c.Server()
+		return contexts.ClusterID(info.Cluster), c.Close()
+	case isAny(err, client.ErrUnauthenticated, client.ErrTLS):
+		a.Note("the cluster was not asked who it is: %s", strings.TrimPrefix(describe(err, a), "proa: "))
+	case asClientError(err) == nil: // an endpoint is not one
+		return 0, &usageError{err}
+	case !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded):
+		return 0, err
+	}
+	return 0, nil
 }
 
 func contextUseCommand(a *app) *cobra.Command {
@@ -110,13 +145,13 @@ func contextListCommand(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		list := a.Results("CURRENT", "NAME", "CLUSTER", "ENDPOINTS")
+		list := a.Results("CURRENT", "NAME", "CLUSTER", "ENDPOINTS", "USER", "TLS")
 		for _, name := range s.Names() {
 			row, mark := contextRowOf(name, s.Contexts[name], name == s.Current), ""
 			if row.Current {
 				mark = "*"
 			}
-			if err := list.Add(row, name+"\n", mark, name, row.clusterText(), strings.Join(row.Endpoints, ",")); err != nil {
+			if err := list.Add(row, name+"\n", mark, name, row.clusterText(), strings.Join(row.Endpoints, ","), cmp.Or(row.User, "-"), row.tlsText()); err != nil {
 				return err
 			}
 		}
@@ -170,10 +205,18 @@ type contextRow struct {
 	Current   bool               `json:"current"`
 	Cluster   contexts.ClusterID `json:"cluster,omitzero"`
 	Endpoints []string           `json:"endpoints"`
+	contexts.Security
 }
 
 func contextRowOf(name string, c contexts.Context, current bool) contextRow {
-	return contextRow{Name: name, Current: current, Cluster: c.Cluster, Endpoints: c.Endpoints}
+	return contextRow{Name: name, Current: current, Cluster: c.Cluster, Endpoints: c.Endpoints, Security: c.Security}
+}
+
+func (r *contextRow) tlsText() string {
+	if r.TLS == nil {
+		return "off"
+	}
+	return "on"
 }
 
 func (r *contextRow) clusterText() string {
@@ -191,7 +234,24 @@ func showContext(a *app, r contextRow) error {
 	if r.Cluster == 0 {
 		cluster = "cluster not known yet: stored at the first connection"
 	}
-	return a.ShowForms(r, r.Name+"\n", fmt.Sprintf("context %s%s\nendpoints %s\n%s\n", r.Name, current, render.OneLine(strings.Join(r.Endpoints, ",")), cluster))
+	lines := []string{"context " + r.Name + current, "endpoints " + strings.Join(r.Endpoints, ","), cluster}
+	add := func(what, value string) {
+		if value != "" {
+			lines = append(lines, what+" "+value)
+		}
+	}
+	add("user", r.User)
+	add("password file", r.PasswordFile)
+	if t := r.TLS; t != nil {
+		add("TLS, authorities", cmp.Or(t.CA, "of the system"))
+		add("TLS, certificate", t.Cert)
+		add("TLS, key", t.Key)
+		add("TLS, server name", t.ServerName)
+	}
+	for i, line := range lines {
+		lines[i] = render.OneLine(line)
+	}
+	return a.ShowForms(r, r.Name+"\n", strings.Join(lines, "\n")+"\n")
 }
 
 // updateContexts changes the user's contexts.

@@ -49,7 +49,7 @@ func (p *passwordFlags) password(ctx context.Context, a *app, user, instead stri
 			return "", notDonef("%w", err)
 		}
 		if open {
-			a.Note("warning: others than its owner can read %s; change that with chmod 600", p.file)
+			a.noteOpen(p.file)
 		}
 	case environment != "":
 		password = environment
@@ -60,6 +60,11 @@ func (p *passwordFlags) password(ctx context.Context, a *app, user, instead stri
 		return a.newPassword(ctx, user)
 	}
 	return password, checkNewPassword(password)
+}
+
+// noteOpen warns of a file with a secret that others than its owner can read.
+func (a *app) noteOpen(path string) {
+	a.Note("warning: others than its owner can read %s; change that with chmod 600", path)
 }
 
 // checkNewPassword returns why something cannot be a password.
@@ -137,15 +142,17 @@ func (a *app) askSecret(ctx context.Context, prompt string) (string, error) {
 	return line, nil
 }
 
-// ownPassword returns the password of the user of this program.
+// ownPassword returns the password that logs in.
 func (a *app) ownPassword(ctx context.Context) (string, error) {
-	if p := os.Getenv(config.EnvPassword); p != "" {
-		return p, nil
+	t, err := a.target()
+	if err != nil {
+		return "", err
 	}
-	if err := a.canAskSecret(); err != nil {
-		return "", usagef("the current password is missing: %w; give %s", err, config.EnvPassword)
+	s, err := a.security(ctx, t)
+	if err != nil {
+		return "", err
 	}
-	return a.askSecret(ctx, "Current password: ")
+	return s.secret()
 }
 
 func userPasswdCommand(a *app) *cobra.Command {
@@ -197,6 +204,9 @@ func userPasswdCommand(a *app) *cobra.Command {
 		}
 		if err := c.carryOut(cmd.Context(), a, own); err != nil {
 			return err
+		}
+		if s := a.link.security; own && s.passwordFile != "" && !dropOld {
+			a.Note("%s holds the password of before", s.passwordFile)
 		}
 		return p.show(a, c.done(), []string{c.password})
 	})

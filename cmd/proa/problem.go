@@ -45,7 +45,7 @@ var codes = []struct {
 	err  error
 	code string
 }{
-	{client.ErrWrongCluster, "wrong_cluster"}, {contexts.ErrDamaged, "contexts_damaged"}, {datadir.ErrInUse, "directory_in_use"},
+	{client.ErrWrongCluster, "wrong_cluster"}, {client.ErrUnauthenticated, "unauthenticated"}, {client.ErrTLS, "tls"}, {contexts.ErrDamaged, "contexts_damaged"}, {datadir.ErrInUse, "directory_in_use"},
 	{datadir.ErrNotDataDir, "no_data_directory"}, {client.ErrNotFound, "not_found"}, {client.ErrTooLarge, "too_large"},
 	{client.ErrBusy, "busy"}, {client.ErrHandshake, "handshake"}, {client.ErrUnavailable, "unavailable"},
 	{client.ErrConnectionLost, "connection_lost"}, {client.ErrSessionExpired, "session_expired"}, {context.DeadlineExceeded, "timeout"},
@@ -109,6 +109,8 @@ func explain(err error, a *app) *problem {
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
 	case errors.Is(err, client.ErrNoQuorum) && !strings.Contains(p.Message, "proa status"):
 		p.Hint = "A majority of the replicas does not answer; to see which nodes are down: proa status"
+	case errors.Is(err, client.ErrPermission):
+		p.Hint = "To see what you may do: proa user whoami. An administrator can allow more: proa user change"
 	case errors.Is(err, context.Canceled):
 		p.Message = "interrupted"
 	}
@@ -243,7 +245,14 @@ func explainUnavailable(a *app, p *problem, e *client.UnavailableError) {
 		}
 		p.Endpoints = append(p.Endpoints, said)
 	}
-	p.Hint = adviceUnreachable(e, t)
+	s := a.link.security
+	if s == nil {
+		s = &security{}
+	}
+	if errors.Is(e, client.ErrUnauthenticated) {
+		p.Message = s.refused()
+	}
+	p.Hint = adviceUnreachable(e, t, s)
 }
 
 // Exit statuses.

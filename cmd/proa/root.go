@@ -54,6 +54,9 @@ func newRoot(a *app) *cobra.Command {
 				return err
 			}
 			a.formChosen = cmd.Flags().Changed("output")
+			if !a.shell { // whose lines have none of these flags
+				a.given = securityGiven(cmd)
+			}
 			a.started = true
 			return nil
 		},
@@ -66,7 +69,7 @@ func newRoot(a *app) *cobra.Command {
 		root.SetVersionTemplate("proa {{.Version}}\n")
 	}
 	addFlags(a, root)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return explainFlag(err, allFlags(cmd)) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return explainFlag(err, cmd.LocalFlags(), allFlags(cmd)) })
 	root.SetHelpCommand(helpCommand(a, root))
 	root.AddGroup(
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
@@ -92,8 +95,10 @@ func newRoot(a *app) *cobra.Command {
 	}
 	serve, demo, verify := serveCommand(a), demoCommand(a), verifyCommand(a)
 	needServerSystem(serve, demo, verify)
+	settings := configCommand(a)
+	connectsNowhere(serve, demo, verify, settings)
 	add(groupKeys, shellCommand(a))
-	add(groupServer, serve, configCommand(a), benchCommand(a))
+	add(groupServer, serve, settings, benchCommand(a))
 	add(groupCluster, topCommand(a), contextCommand(a), demo)
 	add(groupData, exportCommand(a), importCommand(a), verify)
 	finish(a, root)
@@ -155,6 +160,7 @@ func addFlags(a *app, root *cobra.Command) {
 		f.StringSliceVarP(&a.endpoints, "endpoints", "e", a.endpoints, "`servers`: host:port or unix:///path; also "+config.EnvEndpoints+" (default "+defaultEndpoint+")")
 		f.StringVar(&a.context, "context", a.context, "`name` of the cluster, see proa context; also "+config.EnvContext)
 		_ = root.RegisterFlagCompletionFunc("context", completeContexts)
+		addSecurityFlags(f)
 		f.BoolVarP(&a.escaped, "escaped", "x", a.escaped, `keys and values contain escapes such as \n or \x00`)
 	}
 	f.StringVarP(&a.Form, "output", "o", a.Form, "output `form`: table, json, jsonl or raw")

@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/certtest"
 	"github.com/proa-kv/proa/internal/spawn"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
@@ -37,6 +38,8 @@ func TestMain(m *testing.M) {
 //	[!] server logged RE   checks the log of a server that has ended
 //	exits N COMMAND…       runs a command that must end with this status
 //	flip FILE OFFSET       inverts a byte of a file
+//	certificates HOST…     makes ca.crt, server.crt for the hosts, admin.crt and
+//	                       eve.crt of the users, with keys, and other.crt of another authority
 //	eventually RE COMMAND… runs a command until its output matches
 //	terminal FILE LINE COMMAND… (Linux) runs a command on a terminal, types the
 //	                       line, and writes what is shown to the file
@@ -58,7 +61,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip, "eventually": scriptEventually,
+			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip, "certificates": scriptCertificates, "eventually": scriptEventually,
 			"terminal": scriptTerminal, "typing": scriptTyping,
 		},
 		Condition: func(name string) (bool, error) {
@@ -264,6 +267,18 @@ func scriptEventually(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("no match for %s within %v (%v)", args[0], eventuallyTimeout, err)
 		}
 	}
+}
+
+func scriptCertificates(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: certificates HOST…")
+	}
+	dir, ca := ts.MkAbs("."), certtest.NewAuthority("tests")
+	ts.Check(ca.Write(dir, "ca"))
+	ts.Check(certtest.NewAuthority("somebody else").Write(dir, "other"))
+	ts.Check(certtest.Write(dir, "server", ca.Server(args...)))
+	ts.Check(certtest.Write(dir, "admin", ca.Client("admin")))
+	ts.Check(certtest.Write(dir, "eve", ca.Client("eve")))
 }
 
 func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {

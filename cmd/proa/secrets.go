@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,7 +55,8 @@ func readSecret(what, path string) (secret string, open bool, err error) {
 	if err != nil {
 		return "", false, fmt.Errorf("the %s in %s: %w", what, path, err)
 	}
-	return string(b), fi.Mode().Perm()&0o077 != 0, nil
+	open = fi.Mode().IsRegular() && fi.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" // where the mode does not tell
+	return string(b), open, nil
 }
 
 // serverSecret is readSecret for a server, which warns. No path is no secret.

@@ -61,6 +61,9 @@ func (s *shell) pipe(ctx context.Context) error {
 
 // interactive talks to a person.
 func (s *shell) interactive(ctx context.Context) error {
+	if _, err := s.app.clientConfig(ctx); err != nil { // asks for the password while nobody else reads the terminal
+		return err
+	}
 	if err := s.open(ctx); err != nil {
 		return err
 	}
@@ -112,7 +115,7 @@ func (s *shell) open(ctx context.Context) error {
 	case err == nil:
 		s.greet(c)
 		return nil
-	case !errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrHandshake), errors.Is(err, client.ErrWrongCluster):
+	case !errors.Is(err, client.ErrUnavailable), isAny(err, client.ErrHandshake, client.ErrWrongCluster, client.ErrUnauthenticated):
 		return err
 	}
 	fmt.Fprintf(s.app.Err, "%s\nThe shell is not connected; each command tries again. Type help for help, exit to leave.\n", describe(err, s.app))

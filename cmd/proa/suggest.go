@@ -84,16 +84,18 @@ func unknownText(a *app, root, parent *cobra.Command, word string) string {
 	return text + "; did you mean " + meant + "?"
 }
 
-// explainFlag describes what is wrong with a flag of set, in the words of this
-// program, and which flag may be meant.
-func explainFlag(err error, set *pflag.FlagSet) error {
+// explainFlag describes what is wrong with a flag of sets, in the words of this
+// program, and which flag may be meant: the first of those that are as near.
+func explainFlag(err error, sets ...*pflag.FlagSet) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown):
 		name := unknown.GetSpecifiedName()
 		var names []string
-		set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		for _, set := range sets {
+			set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		}
 		if meant := nearestName(name, names); len(name) > 1 && meant != "" {
 			return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, meant)
 		}

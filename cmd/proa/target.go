@@ -24,6 +24,7 @@ type target struct {
 	endpoints []string
 	context   string             // name of its context; "": it has none
 	cluster   contexts.ClusterID // the only one to talk to; 0: whichever answers
+	security  contexts.Security  // of its context
 	known     []string           // names of all contexts, where source is byDefault
 }
 
@@ -73,7 +74,7 @@ func findTarget(a *app) (*target, error) {
 	if !ok {
 		return nil, notDonef("%w", noContext(name, set))
 	}
-	return &target{source: byContext, endpoints: c.Endpoints, context: name, cluster: c.Cluster}, nil
+	return &target{source: byContext, endpoints: c.Endpoints, context: name, cluster: c.Cluster, security: c.Security}, nil
 }
 
 func checkEndpoints(where string, endpoints []string) error {
@@ -138,16 +139,23 @@ func learnCluster(a *app, c *client.Client, t *target) bool {
 	return true
 }
 
-// adviceUnreachable returns how to go on where no server of t could be reached. It
-// advises to start a new server only where nothing suggests that there is a
+// adviceUnreachable returns how to go on where no server of t could be reached, by
+// connections as s has them. It advises to start a new server only where nothing suggests that there is a
 // cluster: an empty one in the place of that cluster would look healthy.
-func adviceUnreachable(e *client.UnavailableError, t *target) string {
+func adviceUnreachable(e *client.UnavailableError, t *target, s *security) string {
 	var wrong *client.WrongClusterError
+	var secure *client.TLSError
 	switch {
 	case errors.As(e, &wrong):
 		return adviceWrongCluster(wrong, t)
+	case errors.Is(e, client.ErrUnauthenticated):
+		return adviceLogin(s, t)
+	case errors.As(e, &secure):
+		return adviceTLS(secure, s, t)
 	case errors.Is(e, client.ErrHandshake):
 		return adviceClientPort(e, t)
+	case isAny(e, client.ErrBusy, client.ErrTooManyConnections, client.ErrShuttingDown):
+		return "Try again in a moment."
 	case errors.Is(e, client.ErrProtocol):
 		return "What answers breaks Proa's protocol. Check that the address is that of a Proa server, and compare its version with that of this program: proa version"
 	case t.source == byDefault && len(t.known) > 0:
@@ -209,6 +217,23 @@ func (t *target) commandNaming(endpoints ...string) string {
 	default:
 		return fmt.Sprintf("proa -e %s …", strings.Join(words, ","))
 	}
+}
+
+// commandAdding returns the command that adds options of how to log in, in the way in
+// which the endpoints of t were named: pairs of an option and its value.
+func (t *target) commandAdding(options ...string) string {
+	flags, variables := "", ""
+	for i := 0; i < len(options); i += 2 {
+		flags += fmt.Sprintf(" --%s %s", options[i], options[i+1])
+		variables += fmt.Sprintf(" %s=%s", securityEnv[options[i]], options[i+1])
+	}
+	switch t.source {
+	case byContext:
+		return fmt.Sprintf("proa context add %s %s --replace%s", t.context, strings.Join(shellQuoted(t.endpoints), " "), flags)
+	case byEnvironment:
+		return "export" + variables
+	}
+	return "proa" + flags + " …"
 }
 
 // adviceMoreEndpoints returns how to name further servers of a cluster.

@@ -25,6 +25,9 @@ func setUserConfig(t *testing.T, s *contexts.Set) {
 	}
 	t.Setenv(config.EnvEndpoints, "")
 	t.Setenv(config.EnvContext, "")
+	for _, variable := range securityEnv {
+		t.Setenv(variable, "")
+	}
 	if s != nil {
 		if err := updateContexts(func(to *contexts.Set) error { *to = *s; return nil }); err != nil {
 			t.Fatal(err)
@@ -33,7 +36,8 @@ func setUserConfig(t *testing.T, s *contexts.Set) {
 }
 
 func TestTarget(t *testing.T) {
-	prod := contexts.Context{Endpoints: []string{"p1", "p2"}, Cluster: 7}
+	ann := contexts.Security{User: "ann", TLS: &contexts.TLS{CA: "/ca.crt"}}
+	prod := contexts.Context{Endpoints: []string{"p1", "p2"}, Cluster: 7, Security: ann}
 	test := contexts.Context{Endpoints: []string{"t1"}}
 	setUserConfig(t, &contexts.Set{Contexts: map[string]contexts.Context{"prod": prod, "test": test}})
 	find := func(a *app) (*target, error) { a.link = &connection{}; return a.target() }
@@ -53,10 +57,10 @@ func TestTarget(t *testing.T) {
 	}
 	check("current", &app{}, target{source: byContext, endpoints: test.Endpoints, context: "test"})
 	t.Setenv(config.EnvContext, "prod")
-	check("PROA_CONTEXT", &app{}, target{source: byContext, endpoints: prod.Endpoints, context: "prod", cluster: 7})
+	check("PROA_CONTEXT", &app{}, target{source: byContext, endpoints: prod.Endpoints, context: "prod", cluster: 7, security: ann})
 	t.Setenv(config.EnvEndpoints, "a,b")
 	check("PROA_ENDPOINTS", &app{}, target{source: byEnvironment, endpoints: []string{"a", "b"}})
-	check("--context", &app{context: "prod"}, target{source: byContext, endpoints: prod.Endpoints, context: "prod", cluster: 7})
+	check("--context", &app{context: "prod"}, target{source: byContext, endpoints: prod.Endpoints, context: "prod", cluster: 7, security: ann})
 	check("--endpoints", &app{endpoints: []string{"x"}}, target{source: byFlag, endpoints: []string{"x"}})
 
 	if _, err := find(&app{context: "none"}); exitStatus(err) != exitUsage || !strings.Contains(err.Error(), "prod, test") {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -75,6 +76,79 @@ func TestSaysItWaits(t *testing.T) {
 	n, err := here.Read(shown)
 	if want := "no answer yet; the command repeats the request for up to 9s (--timeout)\r\n"; err != nil || string(shown[:n]) != want {
 		t.Errorf("%q, %v; want %q", shown[:n], err, want)
+	}
+}
+
+// A password that is asked for is not shown, and the terminal is as it was before
+// afterwards, also where nobody answers.
+func TestAskPassword(t *testing.T) {
+	setUserConfig(t, nil)
+	for name, tt := range map[string]struct{ typed, want, err string }{
+		"answered":  {"s3cret word\r", "s3cret word", ""},
+		"nothing":   {"\r", "", "the password is empty"},
+		"too long":  {strings.Repeat("x", 257) + "\r", "", "is longer than 256 bytes"},
+		"Control-C": {"s3cret\x03", "", "no password was typed"},
+		"Control-D": {"\x04", "", "no password was typed"},
+		"corrected": {"s3crer\x7ft\r", "s3cret", ""},
+		"cancelled": {"", "", "context canceled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, there, err := openTerminal()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer here.Close()
+			defer there.Close()
+			settings := func() unix.Termios {
+				s, err := unix.IoctlGetTermios(int(there.Fd()), unix.TCGETS)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return *s
+			}
+			before := settings()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			type answer struct {
+				password string
+				err      error
+			}
+			answered := make(chan answer)
+			go func() {
+				a := &app{in: there, given: map[string]string{optUser: "ann"}, link: &connection{}, Output: render.Output{Err: there}}
+				s, err := a.security(ctx, &target{})
+				if err != nil {
+					s = &security{}
+				}
+				answered <- answer{s.password, err}
+			}()
+			shown := make([]byte, 4096)
+			n, err := here.Read(shown)
+			if err != nil || string(shown[:n]) != "Password of ann: " {
+				t.Fatalf("%q, %v", shown[:n], err)
+			}
+			if settings().Lflag&unix.ECHO != 0 {
+				t.Fatal("what is typed at the prompt is shown")
+			}
+			if tt.typed == "" {
+				cancel()
+			} else if _, err := here.WriteString(tt.typed); err != nil {
+				t.Fatal(err)
+			}
+			got := <-answered
+			if got.password != tt.want && tt.err == "" || (got.err == nil) != (tt.err == "") || got.err != nil && !strings.Contains(got.err.Error(), tt.err) {
+				t.Errorf("%q, %v", got.password, got.err)
+			}
+			if settings() != before {
+				t.Error("the terminal is not as before")
+			}
+			if n, err = here.Read(shown); err != nil || string(shown[:n]) != "\r\n" {
+				t.Errorf("the terminal shows %q, %v", shown[:n], err)
+			}
+			if tt.typed == "" {
+				_, _ = here.WriteString("\r") // ends the read
+			}
+		})
 	}
 }
 

@@ -401,13 +401,12 @@ func figure(format string, f *float64) string {
 
 // connectNode connects to one node alone.
 func connectNode(ctx context.Context, a *app, address string) (*client.Client, error) {
-	t, err := a.target()
+	cfg, err := a.clientConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return client.New(ctx, client.Config{
-		Endpoints: []string{address}, Cluster: uint64(t.cluster), ForwardOnly: true, DialTimeout: a.timeout, RequestTimeout: a.timeout, Name: "proa top",
-	})
+	cfg.Endpoints, cfg.ForwardOnly, cfg.Name = []string{address}, true, "proa top"
+	return client.New(ctx, cfg)
 }
 
 // takeTerminal has the terminal be the program's alone until leave is called: the

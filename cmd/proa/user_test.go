@@ -47,6 +47,8 @@ func userAdministrator(passwords int, answer error) *fakeAdministrator {
 // current one, and no output shows either.
 func TestOwnPassword(t *testing.T) {
 	const current, next = "my own password", "the next password"
+	setUserConfig(t, nil)
+	t.Setenv(config.EnvUser, "svc")
 	t.Setenv(config.EnvPassword, current)
 	t.Setenv(config.EnvNewPassword, next)
 	refused := &client.Error{Op: "ADMIN", Status: protocol.StatusRefused, Err: client.ErrRefused, Message: "the current password is wrong"}
@@ -88,7 +90,7 @@ func TestOwnPassword(t *testing.T) {
 	}
 	t.Setenv(config.EnvPassword, "")
 	f := userAdministrator(1, nil)
-	if status, _, errs := runCluster(f, "user", "passwd"); status != exitUsage || !strings.Contains(errs, "the current password is missing") || len(f.requests) > 0 {
+	if status, _, errs := runCluster(f, "user", "passwd"); status != exitUsage || !strings.Contains(errs, "there is no password for user svc") || len(f.requests) > 0 {
 		t.Errorf("without the current one: status %d, %s, %q", status, errs, f.requests)
 	}
 }

@@ -1,6 +1,6 @@
 // Package contexts keeps the clusters that a user of the command line has named,
-// each with its endpoints and its id, in one file of the user's configuration
-// directory.
+// each with its endpoints, its id, and how to log in, in one file of the user's
+// configuration directory.
 package contexts
 
 import (
@@ -25,8 +25,9 @@ import (
 )
 
 // version is that of the file format. A program refuses a file of a later one:
-// it may say that a cluster needs TLS or a user, and must not be read without.
-const version = 1
+// it may say what a cluster must not be talked to without. Format 1 knew neither
+// users nor TLS, and is still written where there are none.
+const version = 2
 
 // bytesMax bounds the file. A context takes some hundred bytes.
 const bytesMax = 1 << 20
@@ -63,6 +64,24 @@ type Context struct {
 	Endpoints []string `json:"endpoints"`
 	// Cluster is the id of the cluster, 0 until a server of it has been reached.
 	Cluster ClusterID `json:"cluster,omitzero"`
+	Security
+}
+
+// Security is as whom to connect to the servers of a cluster, and how. Passwords are
+// kept in files of their own.
+type Security struct {
+	User         string `json:"user,omitempty"`
+	PasswordFile string `json:"password_file,omitempty"` // path of the file that holds the user's password
+	TLS          *TLS   `json:"tls,omitempty"`           // nil: without TLS
+}
+
+// TLS holds the paths of PEM files. The zero value stands for the authorities that the
+// system trusts, and no certificate.
+type TLS struct {
+	CA         string `json:"ca,omitempty"`          // certificates of the authorities that sign servers' certificates
+	Cert       string `json:"cert,omitempty"`        // the user's certificate
+	Key        string `json:"key,omitempty"`         // its private key
+	ServerName string `json:"server_name,omitempty"` // that servers' certificates must be for; "": that of the endpoint
 }
 
 // Set is what the file holds. The zero value holds nothing.
@@ -210,6 +229,12 @@ func Update(path string, change func(*Set) error) error {
 }
 
 func encode(s *Set) ([]byte, error) {
-	b, err := json.MarshalIndent(file{version, s.Current, s.Contexts}, "", "  ")
+	format := 1
+	for _, c := range s.Contexts {
+		if c.Security != (Security{}) {
+			format = version
+		}
+	}
+	b, err := json.MarshalIndent(file{format, s.Current, s.Contexts}, "", "  ")
 	return append(b, '\n'), err
 }

@@ -1,6 +1,8 @@
 package contexts
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -56,6 +58,41 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// The file has the format that knows what is in it: an older program reads it as long
+// as there is nothing in it that it must know.
+func TestFormat(t *testing.T) {
+	plain := Context{Endpoints: []string{"a"}}
+	secure := Context{Endpoints: []string{"a"}, Security: Security{
+		User: "ann", PasswordFile: "/etc/ann", TLS: &TLS{CA: "/ca.crt", Cert: "/ann.crt", Key: "/ann.key", ServerName: "n1"},
+	}}
+	system := Context{Endpoints: []string{"a"}, Security: Security{TLS: &TLS{}}}
+	for name, tt := range map[string]struct {
+		contexts map[string]Context
+		want     string
+	}{
+		"plain": {map[string]Context{"a": plain}, `{"version":1,"contexts":{"a":{"endpoints":["a"]}}}`},
+		"secure": {map[string]Context{"a": plain, "b": secure}, `{"version":2,"contexts":{"a":{"endpoints":["a"]},"b":{"endpoints":["a"],` +
+			`"user":"ann","password_file":"/etc/ann","tls":{"ca":"/ca.crt","cert":"/ann.crt","key":"/ann.key","server_name":"n1"}}}}`},
+		"authorities of the system": {map[string]Context{"a": system}, `{"version":2,"contexts":{"a":{"endpoints":["a"],"tls":{}}}}`},
+	} {
+		b, err := encode(&Set{Contexts: tt.contexts})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, b); err != nil || compact.String() != tt.want {
+			t.Errorf("%s: %v\n%s, want\n%s", name, err, &compact, tt.want)
+		}
+		s, err := decode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.contexts, s.Contexts); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 // Processes that add contexts at the same time lose none.
 func TestConcurrentUpdates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "contexts.json")
@@ -88,8 +125,9 @@ func TestDamagedFile(t *testing.T) {
 		"nonsense":                 "invalid character",
 		`{"a":1}`:                  "unknown field",
 		`{} {}`:                    "invalid character",
-		`{"version":2,"tls":true}`: "later version of proa",
-		`{"contexts":{"x":{"endpoints":["a"],"tls":{}}}}`:                     "unknown field",
+		`{"version":3,"tls":true}`: "later version of proa",
+		`{"contexts":{"x":{"endpoints":["a"],"proxy":"b"}}}`:                  "unknown field",
+		`{"contexts":{"x":{"endpoints":["a"],"tls":{"pin":"b"}}}}`:            "unknown field",
 		`{"contexts":{"-x":{"endpoints":["a"]}}}`:                             "cannot name a context",
 		`{"contexts":{"x":{"endpoints":[]}}}`:                                 "endpoint is missing",
 		`{"contexts":{"x":{"endpoints":["a"],"cluster":"d1"}}}`:               "16 hexadecimal digits",
@@ -118,7 +156,8 @@ func FuzzDecode(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(golden)
-	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"version":3}`))
+	f.Add([]byte(`{"version":2,"contexts":{"x":{"endpoints":["a"],"user":"ann","password_file":"/p","tls":{"ca":"/c","server_name":"n"}}}}`))
 	f.Add([]byte(`{"contexts":{"x":{"endpoints":[""]}}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := decode(b)
