@@ -68,7 +68,7 @@ func (s *Server) askBackend(j *job, remote string) (answer []byte, err error) {
 	case command.AdminUserSelf:
 		answer, err = j.c.describe()
 	case command.AdminUserPassword:
-		answer, err = j.c.changePassword(ctx, m.Args)
+		answer, err = j.c.changePassword(ctx, remote, m.Args)
 	default:
 		answer, err = s.backend.Admin(ctx, verb, m.Args)
 	}

@@ -27,9 +27,9 @@ func (i *identity) describe() ([]byte, error) {
 }
 
 // changePassword changes the password of the connection's user, whose current one it
-// verifies as at a login. The connection goes on with the new password; others of the user
-// end with the old one.
-func (i *identity) changePassword(ctx context.Context, args []byte) ([]byte, error) {
+// verifies as at a login from the address remote. The connection goes on with the new
+// password; others of the user end with the old one.
+func (i *identity) changePassword(ctx context.Context, remote string, args []byte) ([]byte, error) {
 	var a command.PasswordArgs
 	if err := json.Unmarshal(args, &a); err != nil {
 		return nil, fmt.Errorf("%w: arguments: %w", command.ErrInvalid, err)
@@ -50,7 +50,7 @@ func (i *identity) changePassword(ctx context.Context, args []byte) ([]byte, err
 		edit.Passwords = []string{a.Password}
 	}
 	policy := s.backend.Access()
-	current, err := s.gate.verifier.Verify(ctx, policy, login.User, a.Current, i.c.socket.remote(i.c))
+	current, err := s.gate.verifier.Verify(ctx, policy, login.User, a.Current, remote)
 	if err != nil {
 		return nil, wrongCurrent(err)
 	}
@@ -71,7 +71,7 @@ func (i *identity) changePassword(ctx context.Context, args []byte) ([]byte, err
 		return nil, err
 	}
 	if !a.DropOld {
-		current = i.awaitPassword(ctx, policy, login.User, a.Password)
+		current = i.awaitPassword(ctx, policy, login.User, a.Password, remote)
 	}
 	if current != (access.Login{}) {
 		i.replaceLogin(changing, current)
@@ -85,7 +85,7 @@ const learnTimeout = 2 * time.Second
 
 // awaitPassword returns the login by a password that the user gets beside or instead of
 // those of before, when this node knows of it, or none if it does not learn of it in time.
-func (i *identity) awaitPassword(ctx context.Context, before *access.Policy, user, password string) access.Login {
+func (i *identity) awaitPassword(ctx context.Context, before *access.Policy, user, password, remote string) access.Login {
 	s := i.c.srv
 	var had []string
 	if a := before.Account(user); a != nil {
@@ -102,7 +102,7 @@ func (i *identity) awaitPassword(ctx context.Context, before *access.Policy, use
 			return access.Login{}
 		}
 		if !slices.Equal(a.Passwords, had) { // another change may come before
-			l, err := s.gate.verifier.Verify(ctx, policy, user, password, i.c.socket.remote(i.c))
+			l, err := s.gate.verifier.Verify(ctx, policy, user, password, remote)
 			if err == nil {
 				return l
 			}

@@ -22,7 +22,7 @@ var fields = map[string][]string{
 	command.AdminUserSet: {"name", "mode", "reset", "no_passwords", "newest", "certificate", "disabled", "roles", "add_roles", "drop_roles",
 		"no_grants", "grants", "rights"},
 	command.AdminUserRemove:   {"name"},
-	command.AdminUserPassword: {"keep_old"},
+	command.AdminUserPassword: {"name", "keep_old", "drop_old"},
 	command.AdminUserSelf:     nil,
 	command.AdminRoleSet:      {"name", "mode", "no_grants", "grants", "rights"},
 	command.AdminRoleRemove:   {"name"},
