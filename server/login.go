@@ -186,10 +186,11 @@ func (i *identity) Login(user, password string) (pending bool, err error) {
 		c.outcome.Store(nil)
 		return false, i.loggedIn(l, nil)
 	}
+	remote := c.socket.remote(c) // of now: later the descriptor may be another's
 	done, pending := c.Background(func(ctx context.Context) any {
 		ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 		defer cancel()
-		l, err := s.gate.verifier.Verify(ctx, policy, user, password, c.socket.remote(c))
+		l, err := s.gate.verifier.Verify(ctx, policy, user, password, remote)
 		return verified{l, err}
 	})
 	if pending {
