@@ -134,7 +134,7 @@ func TestClusterNetworkNamespaces(t *testing.T) {
 	t.Parallel()
 	rng := seeded(t)
 	s := newNamespaces(t, 3)
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 3, Place: s.place})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 3, Place: s.place, Args: []string{"--insecure"}})
 	f := &faults{t: t, c: c, h: newHistory(8), rng: rng}
 	f.h.pace = 8 * time.Millisecond
 	for i := range 8 {
