@@ -173,7 +173,9 @@ func TestOwnPassword(t *testing.T) {
 		t.Run(fmt.Sprint("late ", late), func(t *testing.T) {
 			fc := newFakeCluster(t, Config{Authentication: true}, 1, 1, 1)
 			st := newUserStore(fc, access.User{Name: "root", Roles: []string{"admin"}}, access.User{Name: "svc", Roles: []string{"readwrite"}})
+			st.mu.Lock()
 			st.late = late
+			st.mu.Unlock()
 			change := func(d *dialer, a command.PasswordArgs) {
 				t.Helper()
 				if f := d.admin(command.AdminUserPassword, a); protocol.Status(f.Code) != protocol.StatusOK || string(f.Body) != `{"message":"changed"}` {

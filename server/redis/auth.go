@@ -149,6 +149,15 @@ func cmdHello(p *processor, c *conn, x *plan) (held bool) {
 	return false
 }
 
+// cmdHelloInTxn is HELLO between MULTI and EXEC, where it cannot wait for a password.
+func cmdHelloInTxn(p *processor, x *plan) {
+	if slices.ContainsFunc(x.args[1:], func(a []byte) bool { return isWord(a, "auth") }) {
+		x.fail("ERR AUTH is not available inside MULTI")
+		return
+	}
+	cmdHello(p, x.c, x)
+}
+
 // userName is the name of c's user; nobody's is default, as in Redis.
 func (c *conn) userName() string {
 	if u := c.User(); u != "" {

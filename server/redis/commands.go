@@ -92,6 +92,7 @@ var loadHandlers = sync.OnceFunc(func() {
 	} {
 		handler(name).control = f
 	}
+	handler("hello").translate = cmdHelloInTxn
 	for _, name := range []string{"exec", "discard", "multi", "watch", "quit", "reset"} {
 		handler(name).immediate = true
 	}

@@ -137,7 +137,8 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 	return taken, 0
 }
 
-// handler carries out a command. One of the two is set.
+// handler carries out a command. One of the two is set; if both are, translate is for
+// transactions.
 type handler struct {
 	// translate makes a plan of the command, which may stand in a transaction.
 	translate func(p *processor, x *plan)
