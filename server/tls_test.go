@@ -116,6 +116,22 @@ func tlsPing(t testing.TB, to net.Addr, config *tls.Config) {
 	}
 }
 
+// tlsServed reports whether a client that comes over TLS is answered.
+func tlsServed(to net.Addr, config *tls.Config) bool {
+	nc, err := tls.Dial("tcp", to.String(), config)
+	if err != nil {
+		return false
+	}
+	defer nc.Close()
+	hello := protocol.Hello{VersionMin: 1, VersionMax: 1}
+	if _, err := nc.Write(frame(protocol.OpHello, 1, hello.AppendTo(nil))); err != nil {
+		return false
+	}
+	var head [protocol.HeaderBytes]byte
+	_, err = io.ReadFull(nc, head[:])
+	return err == nil && protocol.Status(head[5]) == protocol.StatusOK
+}
+
 // TestOptionalTLS: a port may speak both, and tells by the first bytes which it is, even
 // of a HELLO that begins like a record of TLS.
 func TestOptionalTLS(t *testing.T) {
@@ -333,7 +349,7 @@ func TestHandshakeFailures(t *testing.T) {
 			if log.count("reason="+tt.reason) != 1 || log.count(tt.advice) == 0 {
 				t.Errorf("%s: logged %s", tt.name, &log.b)
 			}
-			tlsPing(t, native, authority.client("ada"))
+			eventually(t, tt.name+": another client is served", func() bool { return tlsServed(native, authority.client("ada")) })
 			eventually(t, tt.name+": nothing is left", func() bool { return s.handshakes.underWay() == 0 && s.conns.len() == 0 })
 		}
 	})
