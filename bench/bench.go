@@ -10,7 +10,7 @@
 // which the seed determines, and one epoll loop over raw non-blocking sockets.
 // Every reply is parsed whole and at once replaced by the next request; what one
 // read brought is answered by one write. There is no timer, no goroutine hop and,
-// once running, no allocation. Nothing is shared between threads but the slot map,
+// once running, no allocation (with TLS, what crypto/tls allocates for a read). Nothing is shared between threads but the slot map,
 // which is replaced as a whole, so what they measured is merged without loss at
 // the end.
 //
@@ -51,6 +51,7 @@
 package bench
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -81,8 +82,12 @@ type Target struct {
 	// Address is host:port, or unix:///path for a unix socket.
 	Address string
 
-	// Codec is the wire protocol of the server.
+	// Codec is the wire protocol of the server, with the credentials.
 	Codec Codec
+
+	// TLS, if not nil, encrypts the connections, but not to a unix socket. An empty
+	// ServerName is filled in from Address. It is not modified.
+	TLS *tls.Config
 
 	// Sources are local addresses to connect from, taken in turn. An address
 	// has no more than some 28,000 ports towards one server by default, so

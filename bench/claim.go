@@ -271,5 +271,7 @@ func (h *Harness) client(ctx context.Context) (*client.Client, error) {
 	for i, m := range h.cluster.members {
 		endpoints[i] = m.Address
 	}
-	return client.New(ctx, client.Config{Endpoints: endpoints, Cluster: h.cluster.id, Connections: connectionsPerClient, DialTimeout: h.load.Timeout, RequestTimeout: h.load.Timeout, Name: clientName})
+	config := h.load.login()
+	config.Endpoints, config.Cluster, config.Connections = endpoints, h.cluster.id, connectionsPerClient
+	return client.New(ctx, config)
 }

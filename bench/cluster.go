@@ -23,12 +23,18 @@ type Member struct {
 	InFlightMax int    `json:"-"` // requests that the server takes on one connection; 0: any number
 }
 
+// login is how clients connect to servers.
+func (l *Load) login() client.Config {
+	return client.Config{TLS: l.TLS, User: l.User, Secret: l.Secret, DialTimeout: l.Timeout, RequestTimeout: l.Timeout, Name: clientName}
+}
+
 // nodesMax bounds the servers a Harness connects to.
 const nodesMax = 64
 
 // cluster is what a Harness knows of the servers.
 type cluster struct {
-	id      uint64   // 0: not known yet
+	id      uint64 // 0: not known yet
+	login   client.Config
 	members []Member // at least one
 	shards  int
 	table   atomic.Pointer[leaders]
@@ -53,12 +59,13 @@ const (
 // others that lead shards. All belong to one cluster: to the one with the id
 // only, or where that is 0 to that of the first that answers. A leader that cannot
 // be reached may just have died, and the other nodes elect another one: discover
-// tries again until there is a leader that can be reached, for at most timeout.
-func discover(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
-	within, cancel := context.WithTimeout(ctx, timeout)
+// tries again until there is a leader that can be reached, for at most the timeout of
+// login.
+func discover(ctx context.Context, addresses []string, anyNode bool, only uint64, login client.Config) (*cluster, error) {
+	within, cancel := context.WithTimeout(ctx, login.DialTimeout)
 	defer cancel()
 	for delay := routesPauseMin; ; delay = min(2*delay, routesPauseMax) {
-		c, err := discoverOnce(ctx, addresses, anyNode, only, timeout)
+		c, err := discoverOnce(ctx, addresses, anyNode, only, login)
 		gone, ok := errors.AsType[*leaderError](err)
 		if !ok || !gone.dialled || !pause(within, delay) {
 			return c, err
@@ -85,12 +92,12 @@ func (e *leaderError) Error() string {
 func (e *leaderError) Unwrap() error { return e.err }
 
 // discoverOnce is discover without a second attempt.
-func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
-	c := &cluster{id: only, refresh: make(chan struct{}, 1)}
+func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only uint64, login client.Config) (*cluster, error) {
+	c := &cluster{id: only, login: login, refresh: make(chan struct{}, 1)}
 	var routes client.Routes
 	var failed []client.EndpointError
 	for _, a := range addresses {
-		m, r, err := c.identify(ctx, a, timeout)
+		m, r, err := c.identify(ctx, a)
 		if err != nil {
 			failed = append(failed, failureOf(a, err))
 			continue
@@ -106,7 +113,7 @@ func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only ui
 	}
 	c.shards = len(routes.Shards)
 	if !anyNode {
-		if err := c.addLeaders(ctx, routes, addresses, timeout); err != nil {
+		if err := c.addLeaders(ctx, routes, addresses); err != nil {
 			return nil, err
 		}
 	}
@@ -117,10 +124,9 @@ func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only ui
 // withServer connects to one server, and calls f with a client that talks to no other.
 // A server of another cluster than the one with the id is refused with a
 // *client.WrongClusterError, unless the id is 0.
-func withServer(ctx context.Context, address string, cluster uint64, timeout time.Duration, f func(*client.Client) error) error {
-	c, err := client.New(ctx, client.Config{
-		Endpoints: []string{address}, Cluster: cluster, ForwardOnly: true, Connections: 1, DialTimeout: timeout, RequestTimeout: timeout, Name: clientName,
-	})
+func withServer(ctx context.Context, address string, cluster uint64, login client.Config, f func(*client.Client) error) error {
+	login.Endpoints, login.Cluster, login.ForwardOnly, login.Connections = []string{address}, cluster, true, 1
+	c, err := client.New(ctx, login)
 	if err != nil {
 		return err
 	}
@@ -136,8 +142,8 @@ func failureOf(address string, err error) client.EndpointError {
 }
 
 // identify returns which server answers at an address, and its slot map.
-func (c *cluster) identify(ctx context.Context, address string, timeout time.Duration) (m Member, routes client.Routes, err error) {
-	err = withServer(ctx, address, c.id, timeout, func(k *client.Client) (err error) {
+func (c *cluster) identify(ctx context.Context, address string) (m Member, routes client.Routes, err error) {
+	err = withServer(ctx, address, c.id, c.login, func(k *client.Client) (err error) {
 		if routes, err = k.Routes(ctx); err != nil {
 			return err
 		}
@@ -171,7 +177,7 @@ func (c *cluster) member(id uint64) int16 {
 // addLeaders adds the nodes that have not answered at one of the addresses named.
 // One that cannot be reached is left out unless it leads something: that is a
 // *leaderError.
-func (c *cluster) addLeaders(ctx context.Context, routes client.Routes, named []string, timeout time.Duration) error {
+func (c *cluster) addLeaders(ctx context.Context, routes client.Routes, named []string) error {
 	leads := map[uint64]bool{}
 	for _, s := range routes.Shards {
 		leads[s.Leader] = true
@@ -184,7 +190,7 @@ func (c *cluster) addLeaders(ctx context.Context, routes client.Routes, named []
 		err := fmt.Errorf("its address %q is not reachable from other machines", n.Address)
 		dialled := reachable(n.Address)
 		if dialled {
-			m, _, err = c.identify(ctx, n.Address, timeout)
+			m, _, err = c.identify(ctx, n.Address)
 		}
 		if err == nil && m.ID != n.ID {
 			err = fmt.Errorf("node %d answers at %s", m.ID, n.Address)
@@ -236,7 +242,7 @@ func (c *cluster) requestRefresh() {
 
 // refreshRoutes reads the slot map whenever a refresh is requested, until ctx ends.
 // If a member does not answer, the next one is asked.
-func (c *cluster) refreshRoutes(ctx context.Context, timeout time.Duration) {
+func (c *cluster) refreshRoutes(ctx context.Context) {
 	delay := routesPauseMin
 	for at := 0; ; at++ {
 		select {
@@ -244,7 +250,7 @@ func (c *cluster) refreshRoutes(ctx context.Context, timeout time.Duration) {
 			return
 		case <-c.refresh:
 		}
-		_, routes, err := c.identify(ctx, c.members[at%len(c.members)].Address, timeout)
+		_, routes, err := c.identify(ctx, c.members[at%len(c.members)].Address)
 		if err == nil {
 			if routes.Epoch >= c.table.Load().epoch {
 				c.setRoutes(routes)

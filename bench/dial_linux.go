@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +20,8 @@ import (
 type dialer struct {
 	target           *Target
 	network, address string
-	next             int // the source to take next
+	tls              *tls.Config // nil: none
+	next             int         // the source to take next
 	buf              []byte
 }
 
@@ -33,6 +36,13 @@ func newDialer(t *Target) (*dialer, error) {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
 	d.network, d.address = "tcp", a.String()
+	if t.TLS != nil {
+		host, _, _ := net.SplitHostPort(t.Address) // it has been resolved
+		host, _, _ = strings.Cut(host, "%")
+		d.tls = t.TLS.Clone()
+		d.tls.ServerName = cmp.Or(d.tls.ServerName, host)
+		d.tls.DynamicRecordSizingDisabled = true // what is written together shall leave together
+	}
 	for _, s := range t.Sources {
 		if s.Unmap().Is6() != a.AddrPort().Addr().Unmap().Is6() {
 			return nil, fmt.Errorf("%w: no connection from %v to %s", ErrConfig, s, t.Address)
@@ -52,7 +62,14 @@ func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, d.failed("connecting", err)
 	}
-	return c, c.SetDeadline(time.Now().Add(d.target.Timeout))
+	if err := c.SetDeadline(time.Now().Add(d.target.Timeout)); err != nil || d.tls == nil {
+		return c, err
+	}
+	secured := tls.Client(&carrier{Conn: c}, d.tls)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return secured, d.failed("TLS handshake", err)
+	}
+	return secured, nil
 }
 
 // bindWithoutPort leaves the choice of the port to connect, which knows that the
@@ -100,15 +117,14 @@ func (d *dialer) awaitGreeting(c net.Conn) error {
 	}
 }
 
-// greeted opens n connections that have been greeted, and returns their
-// descriptors, which are non-blocking. Several are on their way at a time, so that
-// the server need not be woken for each.
-func (d *dialer) greeted(ctx context.Context, n int) (fds []int, err error) {
+// greeted opens n connections that have been greeted. Several are on their way at a
+// time, so that the server need not be woken for each.
+func (d *dialer) greeted(ctx context.Context, n int) (sockets []socket, err error) {
 	const together = 64 // well below any listener's backlog
-	fds = make([]int, 0, n)
-	for len(fds) < n && err == nil {
+	sockets = make([]socket, 0, n)
+	for len(sockets) < n && err == nil {
 		var conns []net.Conn
-		for len(conns) < min(together, n-len(fds)) && err == nil {
+		for len(conns) < min(together, n-len(sockets)) && err == nil {
 			var c net.Conn
 			if c, err = d.dial(ctx); c != nil {
 				conns = append(conns, c)
@@ -121,33 +137,41 @@ func (d *dialer) greeted(ctx context.Context, n int) (fds []int, err error) {
 			if err == nil {
 				err = d.awaitGreeting(c)
 			}
-			fd, failed := takeOver(c)
-			fds, err = append(fds, fd), errors.Join(err, failed)
+			s, failed := takeOver(c)
+			sockets, err = append(sockets, s), errors.Join(err, failed)
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("connection %d of %d: %w", len(fds), n, err), closeAll(fds))
+		return nil, errors.Join(fmt.Errorf("connection %d of %d: %w", len(sockets), n, err), closeAll(sockets))
 	}
-	return fds, nil
+	return sockets, nil
 }
 
 // takeOver closes a connection of package net and returns a copy of its
 // descriptor, which keeps the connection open and which Go's poller does not
-// watch.
-func takeOver(c net.Conn) (fd int, err error) {
-	fd = -1
+// watch. TLS goes on over the copy.
+func takeOver(c net.Conn) (s socket, err error) {
+	s.fd = -1
+	if secured, ok := c.(*tls.Conn); ok {
+		s.tls = secured
+		s.carrier = secured.NetConn().(*carrier)
+		c = s.carrier.Conn
+	}
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err == nil {
-		failed := raw.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
+		failed := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
 		err = errors.Join(err, failed)
 	}
-	return fd, errors.Join(err, c.Close())
+	if s.carrier != nil {
+		s.carrier.take(s.fd)
+	}
+	return s, errors.Join(err, c.Close())
 }
 
-func closeAll(fds []int) (err error) {
-	for _, fd := range fds {
-		if fd >= 0 {
-			err = errors.Join(err, unix.Close(fd))
+func closeAll(sockets []socket) (err error) {
+	for _, s := range sockets {
+		if s.fd >= 0 {
+			err = errors.Join(err, unix.Close(s.fd))
 		}
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/proa-kv/proa/internal/certtest"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -32,6 +34,8 @@ type request struct {
 // fake is a server of either protocol over a map, with bad habits on demand.
 type fake struct {
 	resp    bool
+	secure  bool                 // with TLS
+	login   string               // "user password" that clients must present, "" for none
 	answer  func(request) []byte // instead of the proper reply, if not nil
 	reverse bool                 // answer what arrived together back to front
 	chunk   int                  // write so many bytes at a time, 0 for all
@@ -61,6 +65,11 @@ func (s *fake) start(t testing.TB, network, address string) Target {
 	if s.ln, err = net.Listen(network, address); err != nil {
 		t.Fatal(err)
 	}
+	target := Target{Address: s.ln.Addr().String(), Codec: Proa{}}
+	if s.secure && network != "unix" {
+		target.TLS = &tls.Config{RootCAs: authority().Pool()}
+		s.ln = tls.NewListener(s.ln, &tls.Config{Certificates: []tls.Certificate{certificate()}})
+	}
 	s.data, s.seen, s.conns = map[string]string{}, map[string]int{}, map[net.Conn]bool{}
 	s.group.Go(func() {
 		for {
@@ -83,7 +92,6 @@ func (s *fake) start(t testing.TB, network, address string) Target {
 		s.mu.Unlock()
 		s.group.Wait()
 	})
-	target := Target{Address: s.ln.Addr().String(), Codec: Proa{}}
 	if s.resp {
 		target.Codec = RESP{}
 	}
@@ -92,6 +100,11 @@ func (s *fake) start(t testing.TB, network, address string) Target {
 	}
 	return target
 }
+
+var (
+	authority   = sync.OnceValue(func() *certtest.Authority { return certtest.NewAuthority("bench") })
+	certificate = sync.OnceValue(func() tls.Certificate { return authority().Server("127.0.0.1") })
+)
 
 func (s *fake) serve(c net.Conn) {
 	defer c.Close()
@@ -163,6 +176,13 @@ func (s *fake) reply(r request, greeting bool) []byte {
 	}
 	if s.resp {
 		switch {
+		case r.op == "AUTH":
+			if r.key+" "+r.value != s.login {
+				return []byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+			}
+			return []byte("+OK\r\n")
+		case greeting && s.login != "":
+			return []byte("-NOAUTH Authentication required.\r\n")
 		case r.op == "PING":
 			return []byte("+PONG\r\n")
 		case r.op == "PUT":
@@ -173,6 +193,8 @@ func (s *fake) reply(r request, greeting bool) []byte {
 		return appendBulk(nil, []byte(value))
 	}
 	switch {
+	case r.op == "HELLO" && !s.welcome(r.body):
+		return protocol.AppendError(nil, r.id, protocol.StatusUnauthenticated, 0, "wrong user name or password")
 	case r.op == "HELLO":
 		m := protocol.HelloReply{
 			Version: protocol.Version, Node: s.node(), Cluster: cmp.Or(s.cluster, 7), Connection: 1, FrameBytesMax: protocol.FrameBytesMax,
@@ -191,6 +213,13 @@ func (s *fake) reply(r request, greeting bool) []byte {
 		return proaReply(r.id, protocol.StatusOK, written())
 	}
 	return proaReply(r.id, protocol.StatusOK, row(value))
+}
+
+// welcome reports whether a HELLO presents the right credentials.
+func (s *fake) welcome(body []byte) bool {
+	var m protocol.Hello
+	err := m.Decode(body)
+	return err == nil && (s.login == "" || string(m.User)+" "+string(m.Secret) == s.login && m.Features&protocol.FeatureCredentials != 0)
 }
 
 // rows returns a copy of what is stored.

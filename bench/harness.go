@@ -38,7 +38,7 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 	if l.Target.Codec != nil {
 		return newHarness(l, &cluster{members: []Member{{Address: l.Target.Address}}}), nil
 	}
-	c, err := discover(ctx, l.Addresses, l.AnyNode, l.Cluster, l.Timeout)
+	c, err := discover(ctx, l.Addresses, l.AnyNode, l.Cluster, l.login())
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 }
 
 func newHarness(l Load, c *cluster) *Harness {
-	h := &Harness{load: l, cluster: c, epoch: time.Now(), target: Target{Codec: Proa{}, Timeout: l.Timeout}}
+	h := &Harness{load: l, cluster: c, epoch: time.Now(), target: Target{Codec: Proa{User: l.User, Secret: l.Secret}, TLS: l.TLS, Timeout: l.Timeout}}
 	if l.Target.Codec != nil {
 		h.target, h.one = l.Target, &codecLoad{l.Target.Codec, l.Op, NewValue(l.ValueBytes, l.Seed)}
 	}
@@ -149,7 +149,9 @@ func (h *Harness) serverUses(ctx context.Context) []ServerUse {
 		out[i].Member = m
 		group.Go(func() {
 			var s serverStatus
-			err := withServer(ctx, m.Address, 0, min(h.load.Timeout, usesTimeout), func(c *client.Client) error {
+			login := h.load.login()
+			login.DialTimeout, login.RequestTimeout = min(login.DialTimeout, usesTimeout), min(login.RequestTimeout, usesTimeout)
+			err := withServer(ctx, m.Address, 0, login, func(c *client.Client) error {
 				text, err := c.Status(ctx)
 				if err != nil {
 					return err

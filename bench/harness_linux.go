@@ -54,7 +54,7 @@ func (r *runner) run(ctx context.Context) (result *LoadResult, err error) {
 			err = errors.Join(err, w.reconnect.discard())
 		}
 	}()
-	goroutines.Go(func() { h.cluster.refreshRoutes(background, h.load.Timeout) })
+	goroutines.Go(func() { h.cluster.refreshRoutes(background) })
 	for _, w := range r.workers {
 		goroutines.Go(func() { w.reconnect.run(background) })
 	}
@@ -142,7 +142,7 @@ func (r *runner) newWorker(ctx context.Context, i int) (*worker, error) {
 		w.peers = append(w.peers, peer{member: int16(member)})
 		w.byMember[member] = append(w.byMember[member], int32(c))
 	}
-	dialers, fds, err := h.connect(ctx, w.peers)
+	dialers, sockets, err := h.connect(ctx, w.peers)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (r *runner) newWorker(ctx context.Context, i int) (*worker, error) {
 	} else {
 		w.dialect, w.serverCPU = newCodecDialect(w, h.one), l.ServerCPU
 	}
-	if err := w.wire.open(fds); err != nil {
+	if err := w.wire.open(sockets); err != nil {
 		return nil, err
 	}
 	if err := w.openTimer(); err != nil {
@@ -238,12 +238,12 @@ func (r *runner) result(ctx context.Context, begin time.Duration) *LoadResult {
 }
 
 // connect opens all connections, and returns a dialer for each member.
-func (h *Harness) connect(ctx context.Context, peers []peer) (dialers []*dialer, fds []int, err error) {
+func (h *Harness) connect(ctx context.Context, peers []peer) (dialers []*dialer, sockets []socket, err error) {
 	counts := make([]int, len(h.cluster.members))
 	for i := range peers {
 		counts[peers[i].member]++
 	}
-	greeted := make([][]int, len(counts))
+	greeted := make([][]socket, len(counts))
 	for i, n := range counts {
 		target := h.target
 		target.Address = h.cluster.members[i].Address
@@ -256,12 +256,12 @@ func (h *Harness) connect(ctx context.Context, peers []peer) (dialers []*dialer,
 			return nil, nil, errors.Join(err, closeAll(slices.Concat(greeted...)))
 		}
 	}
-	fds = make([]int, len(peers))
+	sockets = make([]socket, len(peers))
 	for i := range peers {
 		of := &greeted[peers[i].member]
-		fds[i], *of = (*of)[0], (*of)[1:]
+		sockets[i], *of = (*of)[0], (*of)[1:]
 	}
-	return dialers, fds, nil
+	return dialers, sockets, nil
 }
 
 // reconnector opens connections in the place of those that broke, in a goroutine of
@@ -274,7 +274,10 @@ type reconnector struct {
 	peers    []peer    // only the members are read, which do not change
 }
 
-type opened struct{ conn, fd int }
+type opened struct {
+	conn int
+	socket
+}
 
 func newReconnector(dialers []*dialer, peers []peer) *reconnector {
 	for _, d := range dialers {
@@ -305,9 +308,9 @@ func (m *reconnector) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case i := <-m.broken:
-			fds, err := m.dialers[m.peers[i].member].greeted(ctx, 1)
+			sockets, err := m.dialers[m.peers[i].member].greeted(ctx, 1)
 			if err == nil {
-				m.reopened <- opened{i, fds[0]}
+				m.reopened <- opened{i, sockets[0]}
 				delay = reconnectPauseMin
 				continue
 			}

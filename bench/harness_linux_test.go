@@ -946,7 +946,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	if l.Workload.has(KindBatch) {
 		w.calls[0].batch = make([]uint64, 0, l.Workload.BatchRows)
 	}
-	if err := errors.Join(w.wire.open(pair[:1]), w.openTimer()); err != nil {
+	if err := errors.Join(w.wire.open([]socket{{fd: pair[0]}}), w.openTimer()); err != nil {
 		t.Fatal(err)
 	}
 	full := make(chan *recorder)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -23,6 +24,11 @@ type Load struct {
 	// server that answers. Servers of another cluster are treated as if they
 	// could not be reached.
 	Cluster uint64
+
+	// TLS, User and Secret are how to connect and log in, as in client.Config. A
+	// Target has its own.
+	TLS          *tls.Config
+	User, Secret string
 
 	// Timeout bounds connecting, how long Open waits for a leader that can be
 	// reached, each request of Claim and Verify, how long a run waits without

@@ -7,7 +7,9 @@ import (
 )
 
 // Proa is the Codec of Proa's native protocol.
-type Proa struct{}
+type Proa struct {
+	User, Secret string // credentials; empty for none
+}
 
 // clientName is how the generator names itself in a HELLO.
 const clientName = "proa-bench"
@@ -19,9 +21,15 @@ const greetingID = 1
 func (Proa) Ordered() bool { return false }
 
 // AppendGreeting appends a HELLO.
-func (Proa) AppendGreeting(dst []byte) []byte {
+func (c Proa) AppendGreeting(dst []byte) []byte {
 	start := len(dst)
-	m := protocol.Hello{VersionMin: protocol.Version, VersionMax: protocol.Version, Name: []byte(clientName)}
+	m := protocol.Hello{
+		VersionMin: protocol.Version, VersionMax: protocol.Version,
+		Name: []byte(clientName), User: []byte(c.User), Secret: []byte(c.Secret),
+	}
+	if c != (Proa{}) {
+		m.Features |= protocol.FeatureCredentials
+	}
 	dst = protocol.Begin(dst, uint8(protocol.OpHello), 0, greetingID)
 	return protocol.End(m.AppendTo(dst), start)
 }

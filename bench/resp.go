@@ -10,8 +10,10 @@ import (
 // RESP is the Codec of the Redis serialization protocol, version 2: requests
 // are arrays of bulk strings, replies simple strings, errors and bulk strings.
 // PUT is SET. The greeting is a PING, so that a connection is known to be
-// served.
-type RESP struct{}
+// served, behind an AUTH where there are credentials.
+type RESP struct {
+	User, Secret string // credentials; empty for none, or for the user default
+}
 
 // Bounds of a RESP reply, so that a length that lies is found out: a line is
 // not longer than an error message of any server, and a bulk string not longer
@@ -21,17 +23,44 @@ const (
 	respBulkBytesMax = 512 << 20
 )
 
-const respPing = "*1\r\n$4\r\nPING\r\n"
+const (
+	respPing = "*1\r\n$4\r\nPING\r\n"
+	respAuth = "\r\n$4\r\nAUTH\r\n"
+)
 
 // Ordered returns true.
 func (RESP) Ordered() bool { return true }
 
-// AppendGreeting appends a PING.
-func (RESP) AppendGreeting(dst []byte) []byte { return append(dst, respPing...) }
+// AppendGreeting appends an AUTH, where there are credentials, and a PING.
+func (c RESP) AppendGreeting(dst []byte) []byte {
+	switch {
+	case c.User != "":
+		dst = appendBulk(appendBulk(append(append(dst, "*3"...), respAuth...), []byte(c.User)), []byte(c.Secret))
+	case c.Secret != "":
+		dst = appendBulk(append(append(dst, "*2"...), respAuth...), []byte(c.Secret))
+	}
+	return append(dst, respPing...)
+}
 
-// ParseGreeting reads the answer to a PING.
+// ParseGreeting reads the answers to AUTH and PING.
 func (c RESP) ParseGreeting(b []byte) (int, error) {
-	r, n, err := c.ParseReply(b, Ping)
+	login := 0
+	if c != (RESP{}) {
+		n, err := c.parseGreeting(b, Put) // which is answered with OK, too
+		if n == 0 || err != nil {
+			return 0, err
+		}
+		login = n
+	}
+	n, err := c.parseGreeting(b[login:], Ping)
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	return login + n, nil
+}
+
+func (c RESP) parseGreeting(b []byte, op Op) (int, error) {
+	r, n, err := c.ParseReply(b, op)
 	if err == nil && n > 0 && r.Outcome != OK {
 		return 0, fmt.Errorf("%w: %s", ErrGreeting, r.Message)
 	}

@@ -20,9 +20,10 @@ const (
 
 // link is one connection of a wire.
 type link struct {
-	fd      int    // -1 where it is closed
+	socket         // its fd is -1 where it is closed
 	partial []byte // the begin of a reply whose rest has not arrived
 	unsent  []byte // requests the socket did not take
+	filled  bool   // with TLS: the input was filled, and there may be more that epoll does not know of
 }
 
 // wire is the connections of one thread and the epoll that watches them. Its
@@ -39,12 +40,12 @@ func newWire() wire { return wire{epoll: -1, in: make([]byte, inputBytes)} }
 
 // open takes connections that have been greeted and watches them. It closes
 // them if it fails.
-func (w *wire) open(fds []int) error {
-	w.links = make([]link, len(fds))
-	for i, fd := range fds {
-		w.links[i].fd = fd
+func (w *wire) open(sockets []socket) error {
+	w.links = make([]link, len(sockets))
+	for i, s := range sockets {
+		w.links[i].socket = s
 	}
-	w.events = make([]unix.EpollEvent, min(len(fds)+1, 1024))
+	w.events = make([]unix.EpollEvent, min(len(sockets)+1, 1024))
 	var err error
 	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return errors.Join(fmt.Errorf("bench: epoll: %w", err), w.close())
@@ -88,13 +89,13 @@ func (w *wire) closeSocket(i int) error {
 		return nil
 	}
 	fd := k.fd
-	k.fd, k.partial, k.unsent = -1, k.partial[:0], k.unsent[:0]
+	*k = link{socket: socket{fd: -1}, partial: k.partial[:0], unsent: k.unsent[:0]}
 	return unix.Close(fd)
 }
 
 // replace puts a greeted connection in the place of one that was closed.
-func (w *wire) replace(i, fd int) error {
-	w.links[i].fd = fd
+func (w *wire) replace(i int, s socket) error {
+	w.links[i].socket = s
 	return w.watch(i, unix.EPOLL_CTL_ADD, unix.EPOLLIN)
 }
 
@@ -119,6 +120,14 @@ func (w *wire) wait(millis int) (int, error) {
 func (w *wire) read(i int) ([]byte, error) {
 	k := &w.links[i]
 	have := copy(w.in, k.partial)
+	if k.tls != nil {
+		n, err := k.readSecured(w.in[have:])
+		k.filled = have+n == len(w.in)
+		if n == 0 {
+			have = 0 // nothing has come
+		}
+		return w.in[:have+n], err
+	}
 	n, err := readRaw(k.fd, w.in[have:])
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
@@ -154,6 +163,13 @@ func (w *wire) growInput() error {
 // what the socket does not take.
 func (w *wire) write(i int, b []byte) error {
 	k := &w.links[i]
+	if k.tls != nil {
+		waits := len(k.carrier.unsent) > 0
+		if _, err := k.tls.Write(b); err != nil || waits || len(k.carrier.unsent) == 0 {
+			return err
+		}
+		return w.watch(i, unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLOUT)
+	}
 	if len(k.unsent) > 0 {
 		k.unsent = append(k.unsent, b...)
 		return nil
@@ -169,12 +185,16 @@ func (w *wire) write(i int, b []byte) error {
 // resume writes what the socket did not take before.
 func (w *wire) resume(i int) error {
 	k := &w.links[i]
-	n, err := writeRaw(k.fd, k.unsent)
+	unsent := &k.unsent
+	if k.tls != nil {
+		unsent = &k.carrier.unsent
+	}
+	n, err := writeRaw(k.fd, *unsent)
 	if err != nil {
 		return err
 	}
-	k.unsent = append(k.unsent[:0], k.unsent[n:]...)
-	if len(k.unsent) > 0 {
+	*unsent = append((*unsent)[:0], (*unsent)[n:]...)
+	if len(*unsent) > 0 {
 		return nil
 	}
 	return w.watch(i, unix.EPOLL_CTL_MOD, unix.EPOLLIN)

@@ -426,6 +426,15 @@ func (w *worker) sendQueued() error {
 
 // receive takes the replies that have arrived on connection i.
 func (w *worker) receive(i int) error {
+	for more := true; more; more = w.links[i].filled {
+		if err := w.receiveSome(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *worker) receiveSome(i int) error {
 	b, err := w.read(i)
 	if err != nil {
 		return w.connectionLost(i, err)
@@ -541,7 +550,7 @@ func (w *worker) takeReopened() error {
 	for {
 		select {
 		case r := <-w.reconnect.reopened:
-			if err := w.replace(r.conn, r.fd); err != nil {
+			if err := w.replace(r.conn, r.socket); err != nil {
 				return err
 			}
 			w.down--

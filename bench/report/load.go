@@ -33,6 +33,7 @@ type Load struct {
 	Threads     int    `json:"threads"`
 	Consistency string `json:"consistency"`
 	AnyNode     bool   `json:"any_node"`
+	TLS         bool   `json:"tls"`
 	Arrivals    string `json:"arrivals"` // closed loop, constant or poisson
 
 	Servers []bench.Member `json:"servers"`
@@ -154,7 +155,7 @@ func NewLoad(h *bench.Harness) *Load {
 	return &Load{
 		Workload: l.Workload.Name, About: l.Workload.About, Keys: rows, KeyBytes: keys, ValueBytes: l.Workload.ValueBytes.String(),
 		Choice: l.Workload.Choice.String(), Seed: l.Seed, Connections: l.Connections, InFlight: l.InFlight, Threads: l.Threads,
-		Consistency: l.Consistency.String(), AnyNode: l.AnyNode, Arrivals: "closed loop", Shards: h.Shards(),
+		Consistency: l.Consistency.String(), AnyNode: l.AnyNode, TLS: l.TLS != nil, Arrivals: "closed loop", Shards: h.Shards(),
 		WarmupSeconds: l.Warmup.Seconds(), Servers: h.Members(),
 	}
 }
@@ -259,6 +260,9 @@ func (l *Load) Lines() []string {
 	to := "to the leaders"
 	if l.AnyNode {
 		to = "to any node"
+	}
+	if l.TLS {
+		to += " over TLS"
 	}
 	lines = append(lines, fmt.Sprintf("requests %s: %s", to, strings.Join(servers, ", ")))
 	if l.Durability != "" {

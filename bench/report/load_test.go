@@ -93,6 +93,16 @@ verified: 100,000 rows read back, all correct
 	}
 }
 
+// What was encrypted is said.
+func TestPrintLoadOverTLS(t *testing.T) {
+	l := sample()
+	l.TLS = true
+	var out bytes.Buffer
+	if err := l.Print(&out, 0); err != nil || !strings.Contains(out.String(), "\nrequests to the leaders over TLS: 127.0.0.1:7400 ") {
+		t.Errorf("%v: %s", err, &out)
+	}
+}
+
 // TestTablesFit checks that tables are no wider than the terminal, and say what
 // they leave out.
 func TestTablesFit(t *testing.T) {

@@ -80,7 +80,7 @@ func (l *Load) Merge(o *Load) error {
 	}{
 		{"workload", l.Workload, o.Workload}, {"keys", l.Keys, o.Keys}, {"key sizes", l.KeyBytes, o.KeyBytes}, {"value sizes", l.ValueBytes, o.ValueBytes},
 		{"distribution", l.Choice, o.Choice}, {"consistency", l.Consistency, o.Consistency}, {"arrivals", l.Arrivals, o.Arrivals},
-		{"requests in flight", l.InFlight, o.InFlight}, {"shards", l.Shards, o.Shards}, {"number of runs", len(l.Runs), len(o.Runs)},
+		{"TLS", l.TLS, o.TLS}, {"requests in flight", l.InFlight, o.InFlight}, {"shards", l.Shards, o.Shards}, {"number of runs", len(l.Runs), len(o.Runs)},
 	} {
 		if c.a != c.b {
 			return fmt.Errorf("%w: %s %v and %v", ErrMerge, c.what, c.a, c.b)

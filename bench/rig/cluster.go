@@ -4,6 +4,7 @@ package rig
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/certtest"
 	"github.com/proa-kv/proa/internal/spawn"
 )
 
@@ -28,6 +30,9 @@ type Kind struct {
 	Command func(c *Cluster, n *Node) []string
 	// Ready returns nil if the cluster serves.
 	Ready func(ctx context.Context, c *Cluster) error
+	// Secure, if not nil, returns the address at which a node speaks TLS, and how to
+	// trust it. It serves without TLS as well.
+	Secure func(n *Node) (address string, trust *tls.Config)
 }
 
 // Cluster is one or more servers of a kind on loopback, with all their data in
@@ -101,7 +106,11 @@ type Server struct {
 }
 
 func newServer(c *Cluster, codec bench.Codec) *Server {
-	return &Server{c, bench.Target{Address: c.Nodes[0].Client, Codec: codec}}
+	t := bench.Target{Address: c.Nodes[0].Client, Codec: codec}
+	if c.Secure != nil {
+		t.Address, t.TLS = c.Secure(c.Nodes[0])
+	}
+	return &Server{c, t}
 }
 
 // FindProa returns an error that says what to do where there is no such program.
@@ -239,6 +248,43 @@ func Redis(name, program string, settings ...string) Kind {
 		line := []string{program, "--port", port, "--bind", "127.0.0.1", "--daemonize", "no", "--dir", filepath.Dir(n.Data), "--save", "", "--auto-aof-rewrite-percentage", "0"}
 		return slices.Concat(line, settings)
 	}}
+}
+
+// Certificate is what servers speak TLS with.
+type Certificate struct {
+	cert, key, ca string // paths
+	trust         *tls.Config
+}
+
+// NewCertificate makes a certificate for 127.0.0.1 in a directory.
+func NewCertificate(dir string) (*Certificate, error) {
+	ca := certtest.NewAuthority("bench")
+	c := &Certificate{filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key"), filepath.Join(dir, "ca.crt"), &tls.Config{RootCAs: ca.Pool()}}
+	return c, errors.Join(ca.Write(dir, "ca"), certtest.Write(dir, "server", ca.Server("127.0.0.1")))
+}
+
+// SecureProa has Proa speak TLS, on the port on which it serves without TLS.
+func (c *Certificate) SecureProa(k Kind) Kind {
+	k.Secure = func(n *Node) (string, *tls.Config) { return n.Client, c.trust }
+	return k.with("--tls-cert", c.cert, "--tls-key", c.key, "--tls", "optional")
+}
+
+// SecureRedis has Redis speak TLS, on a port of its own.
+func (c *Certificate) SecureRedis(k Kind) Kind {
+	k.Secure = func(n *Node) (string, *tls.Config) { return n.Peer, c.trust }
+	plain := k.with("--tls-cert-file", c.cert, "--tls-key-file", c.key, "--tls-ca-cert-file", c.ca, "--tls-auth-clients", "no").Command
+	k.Command = func(cl *Cluster, n *Node) []string {
+		_, port, _ := strings.Cut(n.Peer, ":")
+		return append(plain(cl, n), "--tls-port", port)
+	}
+	return k
+}
+
+// with adds arguments.
+func (k Kind) with(args ...string) Kind {
+	plain := k.Command
+	k.Command = func(c *Cluster, n *Node) []string { return append(plain(c, n), args...) }
+	return k
 }
 
 // FsyncAlways are the settings of a Redis that fsyncs each write before it

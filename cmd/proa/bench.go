@@ -121,7 +121,15 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	s, err := a.security(cmd.Context(), t)
+	if err != nil {
+		return err
+	}
 	l := &f.load
+	l.TLS, l.User = s.tls, s.user
+	if l.Secret, err = s.secret(); err != nil {
+		return err
+	}
 	l.Workload, l.Timeout, l.Addresses = w, a.timeout, benchAddresses(t.endpoints)
 	l.Consistency = consistencies[a.consistency]
 	switch {

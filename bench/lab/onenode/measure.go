@@ -57,6 +57,8 @@ type measurement struct {
 	options
 	*rig.Lab
 
+	certificate *rig.Certificate // nil: no TLS
+
 	disk    *rig.Disk
 	echo    *rig.Server
 	servers map[variant]*rig.Server
@@ -131,6 +133,12 @@ func (m *measurement) eachRound(what string, measure func(round int) error) erro
 func (m *measurement) startAll(ctx context.Context) error {
 	m.Progress("starting servers, %d keys of %d bytes each", m.keys, m.value)
 	var err error
+	if m.tls {
+		m.Note("Clients speak TLS 1.3, with an ECDSA certificate on P-256. The floors of disk and loopback are without.")
+		if m.certificate, err = rig.NewCertificate(m.Data); err != nil {
+			return err
+		}
+	}
 	if m.disk, err = rig.NewDisk(filepath.Join(m.Data, "floor")); err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
@@ -165,11 +173,19 @@ func (m *measurement) startProa(ctx context.Context, v variant, settings ...stri
 	for _, s := range settings {
 		set = append(set, "--set", s)
 	}
-	return m.startServer(ctx, v, rig.Proa(string(v), m.Proa, set...), bench.Proa{})
+	k := rig.Proa(string(v), m.Proa, set...)
+	if m.certificate != nil {
+		k = m.certificate.SecureProa(k)
+	}
+	return m.startServer(ctx, v, k, bench.Proa{})
 }
 
 func (m *measurement) startRedis(ctx context.Context, v variant, settings ...string) error {
-	return m.startServer(ctx, v, rig.Redis(string(v), m.redisPath, settings...), bench.RESP{})
+	k := rig.Redis(string(v), m.redisPath, settings...)
+	if m.certificate != nil {
+		k = m.certificate.SecureRedis(k)
+	}
+	return m.startServer(ctx, v, k, bench.RESP{})
 }
 
 func (m *measurement) startServer(ctx context.Context, v variant, k rig.Kind, codec bench.Codec) error {

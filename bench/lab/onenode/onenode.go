@@ -49,6 +49,8 @@ type options struct {
 
 	largeKeys uint64 // keys with large values
 
+	tls bool // clients speak TLS
+
 	ycsb                bool // measure YCSB instead of everything else
 	ycsbData, ycsbCache uint // MiB
 	ycsbStep            time.Duration
@@ -70,6 +72,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.IntVar(&o.busy, "connections", 64, "busy connections")
 	set.IntVar(&o.idle, "idle", 10_000, "connections of which most are idle")
 	set.IntVar(&o.crowd, "crowd", 500, "how many of those are busy, where some are")
+	set.BoolVar(&o.tls, "tls", false, "compare over TLS, with one certificate for all servers; its figures do not go into the page")
 	set.BoolVar(&o.ycsb, "ycsb", false, "measure YCSB A, B and C with more data than cache beside Pebble, instead of everything else; it takes long")
 	set.UintVar(&o.ycsbData, "ycsb-data", 10<<10, "`MiB` of data for -ycsb; four times as much must be free on the disk")
 	set.UintVar(&o.ycsbCache, "ycsb-cache", 1<<10, "`MiB` of cache for -ycsb, at least 8")
@@ -94,6 +97,9 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	if o.ycsbData < 1 || o.ycsbData > ycsbDataMax || o.ycsbCache < 8 || o.ycsbCache > ycsbDataMax || o.ycsbStep <= 0 {
 		return o, fmt.Errorf("-ycsb-data must be 1 to %d MiB, -ycsb-cache 8 to %d, and -ycsb-step positive", ycsbDataMax, ycsbDataMax)
 	}
+	if o.tls && (o.ycsb || o.Write != "") {
+		return o, errors.New("-tls goes neither with -ycsb nor with -write")
+	}
 	if o.crowd <= o.busy {
 		return o, fmt.Errorf("-crowd %d must be more than -connections %d: both are measured, and told apart by their number", o.crowd, o.busy)
 	}
@@ -105,7 +111,11 @@ func (o *options) command() string {
 	if o.ycsb {
 		return fmt.Sprintf("lab onenode -ycsb -rounds %d -ycsb-step %v -ycsb-data %d -ycsb-cache %d -connections %d", o.Rounds, o.ycsbStep, o.ycsbData, o.ycsbCache, o.busy)
 	}
-	return fmt.Sprintf("lab onenode -rounds %d -step %v -keys %d -value %d -connections %d -idle %d -crowd %d", o.Rounds, o.Step, o.keys, o.value, o.busy, o.idle, o.crowd)
+	command := fmt.Sprintf("lab onenode -rounds %d -step %v -keys %d -value %d -connections %d -idle %d -crowd %d", o.Rounds, o.Step, o.keys, o.value, o.busy, o.idle, o.crowd)
+	if o.tls {
+		command += " -tls"
+	}
+	return command
 }
 
 // Prepare reads the flags.

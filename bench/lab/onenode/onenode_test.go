@@ -5,6 +5,8 @@ package onenode
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"os"
@@ -120,6 +122,43 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 }
 
+// With -tls all servers are asked over TLS.
+func TestQuickTLS(t *testing.T) {
+	dir := t.TempDir()
+	o, err := parseFlags([]string{"-quick", "-tls", "-proa", buildProa(t), "-dir", dir}, io.Discard)
+	if err != nil || !strings.HasSuffix(o.command(), " -tls") {
+		t.Fatal(o.command(), err)
+	}
+	done := errors.New("done")
+	err = o.Run(t.Context(), io.Discard, io.Discard, func(ctx context.Context, lab *rig.Lab) (*rig.Outcome, error) {
+		m, err := newMeasurement(o, lab)
+		if err == nil {
+			err = m.startAll(ctx)
+		}
+		if err == nil {
+			err = m.loadRound(ctx)
+		}
+		for v, p := range m.servers {
+			target := p.Target
+			if target.TLS = new(tls.Config); p.Target.TLS == nil {
+				t.Errorf("%s is asked without TLS", v)
+			}
+			var untrusted x509.UnknownAuthorityError
+			if _, err := bench.OpenIdle(ctx, target, 1); !errors.As(err, &untrusted) {
+				t.Errorf("%s, which nobody trusts: %v", v, err)
+			}
+		}
+		if len(m.loaded[key{load{bench.Get, deep}, proa}]) != 1 || m.redisMissing == "" && len(m.loaded[key{load{bench.Put, 1}, redisAlways}]) != 1 {
+			t.Errorf("measured: %v", m.loaded)
+		}
+		return nil, errors.Join(err, done)
+	})
+	if !errors.Is(err, done) || err.Error() != done.Error() {
+		t.Error(err)
+	}
+	checkNothingLeft(t, dir)
+}
+
 // Cancelled anywhere, a run ends what it has started.
 func TestCancelled(t *testing.T) {
 	dir := t.TempDir()
@@ -148,7 +187,8 @@ func (f writerFunc) Write(p []byte) (int, error) {
 
 func TestFlags(t *testing.T) {
 	for _, args := range [][]string{{"-rounds", "0"}, {"-step", "0s"}, {"-keys", "0"}, {"-idle", "-1"}, {"-connections", "0"}, {"-crowd", "64"}, {"argument"}, {"-nonsense"},
-		{"-limit", "-1s"}, {"-ycsb-data", "0"}, {"-ycsb-data", "16777217"}, {"-ycsb-cache", "7"}, {"-ycsb-cache", "16777217"}, {"-ycsb-step", "0s"}} {
+		{"-limit", "-1s"}, {"-ycsb-data", "0"}, {"-ycsb-data", "16777217"}, {"-ycsb-cache", "7"}, {"-ycsb-cache", "16777217"}, {"-ycsb-step", "0s"},
+		{"-tls", "-ycsb"}, {"-tls", "-write", "page.md"}} {
 		if _, err := parseFlags(args, io.Discard); err == nil {
 			t.Errorf("%q were accepted", args)
 		}
