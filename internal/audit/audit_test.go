@@ -209,29 +209,6 @@ func TestFile(t *testing.T) {
 	})
 }
 
-// TestArguments: of every verb it is said what may be told, and passwords never are.
-func TestArguments(t *testing.T) {
-	for verb := range command.AdminRights {
-		if _, ok := fields[verb]; !ok {
-			t.Errorf("nothing is said about the arguments of %s", verb)
-		}
-		args := []byte(`{"name":"svc","passwords":["hush"],"drop_passwords":["hush"],"hashes":["hush"],"password":"hush","current":"hush","unheard-of":"hush"}`)
-		b, err := json.Marshal(Arguments(verb, args))
-		if err != nil || strings.Contains(string(b), "hush") {
-			t.Errorf("%s: %s, %v", verb, b, err)
-		}
-	}
-	if got := fmt.Sprint(Arguments(command.AdminUserSet, []byte(`{"name":"svc","passwords":["hush"]}`))); !strings.Contains(got, "name:[34 115 118 99 34]") || !strings.Contains(got, "passwords:not shown") {
-		t.Errorf("%s", got)
-	}
-	if Arguments("x", []byte("no JSON")) != nil {
-		t.Error("what is no JSON is told")
-	}
-	if b, err := json.Marshal(Arguments(command.AdminUserSet, fmt.Appendf(nil, `{"name":%q}`, strings.Repeat("n", 2*argumentBytesMax)))); err != nil || len(b) > argumentBytesMax {
-		t.Errorf("%d bytes, %v", len(b), err)
-	}
-}
-
 // FuzzLines: whatever strangers say of themselves, an event is one line.
 func FuzzLines(f *testing.F) {
 	f.Add("user", "10.0.0.1:5", "GET", "a reason", `{"name":"x"}`)
