@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +18,10 @@ import (
 // audit log, and nothing secret does.
 func TestAudit(t *testing.T) {
 	var b bytes.Buffer
-	trail := audit.New(&b, 7, slog.New(slog.DiscardHandler))
+	trail, err := audit.Open(audit.Config{Out: &b, Node: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
 	fc := newFakeCluster(t, Config{Authentication: true, Audit: trail}, 1, 1, 1)
 	fc.allow(access.User{Name: "root", Roles: []string{"admin"}}, access.User{Name: "svc", Roles: []string{"readonly"}})
 	n := fc.nodes[1]

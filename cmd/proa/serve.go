@@ -196,9 +196,9 @@ func openAudit(c *config.Config, node uint64, log *slog.Logger) (*audit.Log, err
 	case "":
 		return nil, nil
 	case "stderr":
-		return audit.New(os.Stderr, node, log), nil
+		return audit.Open(audit.Config{Out: os.Stderr, Node: node, Logger: log})
 	}
-	return audit.Open(c.Access.AuditLog, node, log)
+	return audit.Open(audit.Config{Path: c.Access.AuditLog, Node: node, Logger: log})
 }
 
 // checkAddresses finds out whether what the node is to listen on is free, before
